@@ -1,0 +1,41 @@
+# `make book` and `make test` do all, on a fresh machine too. README.md says what they need.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+READY := .venv/ready
+
+.PHONY: book test lab lint bench lock clean
+
+book: $(READY)  ## execute what is not up to date, then render to _build/html
+	$(BIN)/python -m rsbook run
+	$(BIN)/python -m rsbook report
+
+test: lint  ## everything: unit and property tests, all notebooks in smoke, the book built from them
+	$(BIN)/python -m pytest
+
+lab: $(READY)  ## JupyterLab on the notebooks
+	$(BIN)/jupyter lab notebooks
+
+lint: $(READY)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/nbstripout --verify notebooks/*/*.ipynb
+
+bench: $(READY)  ## each hot path against its peers; tables in benchmarks/results
+	$(BIN)/python benchmarks/mixing.py
+
+lock: $(READY)  ## resolve requirements.lock anew, after a change of pyproject.toml
+	$(BIN)/uv pip compile -q --universal --python-version 3.11 --all-extras --generate-hashes --no-annotate --no-header \
+		--no-emit-index-url --no-emit-find-links --upgrade pyproject.toml -o requirements.lock
+
+clean:  ## all that is made again in minutes; the environment and the records of training runs stay
+	rm -rf _build book/_executed book/assets/vendor .pytest_cache .ruff_cache .hypothesis
+
+$(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \
+		{ echo "rsbook needs Python 3.11; name it with: make PYTHON=/path/to/python3.11"; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -q --disable-pip-version-check uv==0.13.8
+	$(BIN)/uv pip install -q --python .venv -r requirements.lock
+	$(BIN)/uv pip install -q --python .venv --no-deps -e .
+	@touch $@

@@ -1,0 +1,7 @@
+"""`python -m rsbook`."""
+
+import sys
+
+from rsbook.cli import main
+
+sys.exit(main())

@@ -1,0 +1,1 @@
+"""One module per archive: its raw files in, `Scenes` out."""

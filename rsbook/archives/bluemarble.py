@@ -1,0 +1,80 @@
+"""Blue Marble scenes: NASA's image of the Earth with MODIS land cover as reference maps (data/bluemarble/README.md)."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import rasterio
+import torch
+from rasterio.features import sieve
+
+from rsbook import scenes
+
+# IGBP classes 0–16 of MCD12C1 to the seven classes of the book, and a colour for each that the colour-blind
+# can tell from every other (tests/test_bluemarble.py measures it).
+CLASSES = ("water", "forest", "rangeland", "grassland", "agriculture and built-up", "barren", "snow and ice")
+COLOURS = ("#3D63AF", "#1D5B0C", "#737743", "#B3D455", "#D78908", "#A99388", "#9EE6F1")
+IGBP_TO_CLASS = (0, 1, 1, 1, 1, 1, 2, 2, 1, 2, 3, 2, 4, 4, 4, 6, 5)
+
+WINDOW = 32  # pixels a side
+MIN_SEGMENT = 12  # pixels: smaller segments of one class are merged into their largest neighbour
+PRESENCE = 0.02  # a class is in the label when it covers more than this share of the window
+
+
+def load(folder: Path, checksum: str) -> scenes.Scenes:
+    """Read images and map, cut the windows that scenes.csv lists, and return them as Scenes.
+
+    Raises rasterio errors for files that are no GeoTIFF; `scenes.load` has checked the sha256 before.
+    """
+    corners, split_of_scene = read_windows(folder / "scenes.csv")
+    with rasterio.open(folder / "image.tif") as source:
+        images = torch.from_numpy(_cut(source.read(), corners))
+    maps = torch.from_numpy(_cut(read_map(folder / "igbp.tif")[None], corners)[:, 0])
+
+    min_pixels = int(PRESENCE * WINDOW * WINDOW)
+    bits, labels = scenes.from_maps(maps, len(CLASSES), min_pixels)
+    splits = {
+        name: torch.tensor([i for i, split in enumerate(split_of_scene) if split == name], dtype=torch.int64)
+        for name in scenes.SPLITS
+    }
+    training = images[splits["train"]].double()
+    return scenes.Scenes(
+        name="bluemarble",
+        images=images,
+        labels=labels,
+        positions=bits,
+        classes=CLASSES,
+        colours=COLOURS,
+        splits=splits,
+        mean=training.mean(dim=(0, 2, 3)).float(),
+        std=training.std(dim=(0, 2, 3)).float(),
+        min_pixels=min_pixels,
+        checksum=checksum,
+    )
+
+
+def overview(folder: Path, step: int) -> tuple[np.ndarray, list[tuple[int, int]], list[str]]:
+    """What a map of the scenes needs: the image (3,H,W) uint8, one pixel in `step`, and what `read_windows` returns."""
+    with rasterio.open(folder / "image.tif") as source:
+        shape = (source.count, source.height // step, source.width // step)
+        return source.read(out_shape=shape), *read_windows(folder / "scenes.csv")
+
+
+def read_windows(path: Path) -> tuple[list[tuple[int, int]], list[str]]:
+    """Upper left corner (row, column) in pixels and split of every scene, in the order of the scenes."""
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    return [(int(row["row"]), int(row["column"])) for row in rows], [row["split"] for row in rows]
+
+
+def read_map(path: Path) -> np.ndarray:
+    """Land cover (H,W) uint8 of class indices 0–6: IGBP grouped, segments under 12 pixels merged into neighbours."""
+    with rasterio.open(path) as source:
+        igbp = source.read(1)
+    return sieve(np.asarray(IGBP_TO_CLASS, dtype=np.uint8)[igbp], size=MIN_SEGMENT)
+
+
+def _cut(layers: np.ndarray, corners: list[tuple[int, int]]) -> np.ndarray:
+    return np.stack([layers[:, row : row + WINDOW, column : column + WINDOW] for row, column in corners])

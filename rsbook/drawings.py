@@ -1,0 +1,392 @@
+"""What the pages draw: scenes and their maps, boxes, scores and curves, each through `figures.show`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from matplotlib.colors import BoundaryNorm, ListedColormap
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch, Rectangle
+from torch import Tensor
+
+from rsbook import figures
+from rsbook.figures import METHOD_COLOURS, METHOD_NAMES, Html
+from rsbook.mixing import Mixed
+from rsbook.scenes import Scenes
+
+Theme = Mapping[str, str]
+
+
+def draw_gallery(data: Scenes, indices: Sequence[int], columns: int = 6) -> Html:
+    """Scenes of the data set above their reference maps, titled with their labels."""
+    rows = -(-len(indices) // columns)
+
+    def draw(theme: Theme) -> Figure:
+        figure, axes = _grid(2 * rows, columns, 1.25, 1.4)
+        for ax in axes.flat:
+            ax.axis("off")
+        for k, i in enumerate(indices):
+            above, below = axes[2 * (k // columns), k % columns], axes[2 * (k // columns) + 1, k % columns]
+            _show_image(above, data.images[i])
+            _show_map(below, data, data.positions[i])
+            below.set_title(_wrapped(data.classes[c] for c in torch.nonzero(data.labels[i]).flatten()), fontsize=6.5)
+        _class_legend(figure, data, theme)
+        return figure
+
+    labels = pd.DataFrame(data.labels[list(indices)].int().numpy(), columns=data.classes)
+    return figures.show(
+        draw,
+        alt=f"{len(indices)} satellite scenes in rows, each above its land-cover map in the colours of the legend.",
+        caption="Training scenes (above) and their reference maps (below, titled with the labels of the scene).",
+        data=labels.assign(scene=list(indices)),
+        name="gallery",
+        vector=False,
+    )
+
+
+def draw_mixing(data: Scenes, scenes: Sequence[int], area: Mixed, propagated: Mixed, shown: int = 0) -> Html:
+    """Figure 1 of the paper, from real scenes: the hole, the patch, the mixture, their maps, and both labels.
+
+    scenes: indices of the batch that was mixed; area, propagated: the same mixtures with area labels and with label
+    propagation; shown: which of them to draw.
+    """
+    j = int(area.partner[shown])
+    first, second = scenes[shown], scenes[j]
+    box, source = area.boxes[shown].tolist(), area.sources[shown].tolist()
+    columns = [
+        ("x₁ with its hole", data.images[first], data.positions[first], box),
+        ("x₂ with its patch", data.images[second], data.positions[second], source),
+        ("mixture x̃", area.images[shown], propagated.positions[shown], box),
+    ]
+    labels = {
+        "y₁": data.labels[first].float(),
+        "y₂": data.labels[second].float(),
+        "ỹ area": area.labels[shown],
+        "ỹ LP": propagated.labels[shown],
+    }
+    table = pd.DataFrame({"class": data.classes} | {k: v.numpy().round(3) for k, v in labels.items()})
+
+    def draw(theme: Theme) -> Figure:
+        figure = Figure(figsize=(7.4, 3.7), layout="constrained")
+        left, right = figure.subfigures(1, 2, width_ratios=(1.75, 1))
+        axes = left.subplots(2, 3)
+        for k, (title, image, bits, rectangle) in enumerate(columns):
+            _show_image(axes[0, k], image)
+            _show_map(axes[1, k], data, bits)
+            axes[0, k].set_title(title, fontsize=8.5)
+            _draw_box(axes[0, k], rectangle, "white")
+            _draw_box(axes[1, k], rectangle, "black")
+        _show_labels(right.subplots(), data, labels, theme)
+        return figure
+
+    wrong = [
+        c
+        for c, a, p in zip(data.classes, area.labels[shown], propagated.labels[shown], strict=True)
+        if a > 0 and p == 0
+    ]
+    return figures.show(
+        draw,
+        alt="Two satellite scenes with a box each, their mixture, the land-cover maps of all three, and a matrix of "
+        "the labels before and after mixing.",
+        caption="After Figure 1 of the paper, with real scenes. Above the images, below their reference maps: the box "
+        "in x₁ is filled with the box from x₂. Right: the labels. "
+        f"The area label names {_listed(wrong) or 'no class'} although no more than {data.min_pixels} pixels of it are "
+        "left in the mixture.",
+        data=table,
+        name="mixing",
+        vector=False,
+    )
+
+
+def draw_boxes(boxes: Mapping[tuple[float, float], Tensor], height: int, width: int) -> Html:
+    """Where boxes (n,4) of each area range fall in an image of height × width pixels, and how their areas are
+    distributed.
+    """
+    pixels = height * width
+    areas = {r: ((b[:, 2] - b[:, 0]) * (b[:, 3] - b[:, 1]) / pixels).numpy() for r, b in boxes.items()}
+    edges = np.linspace(0, 1, 41)
+    shares = {r: np.histogram(a, edges)[0] / len(a) for r, a in areas.items()}
+    cover = {r: _coverage(b, height, width) for r, b in boxes.items()}
+
+    def draw(theme: Theme) -> Figure:
+        figure = Figure(figsize=(7.2, 3.4), layout="constrained")
+        axes = figure.subplots(2, len(boxes), squeeze=False, sharey="row", height_ratios=(1.2, 1))
+        for k, r in enumerate(boxes):
+            shown = axes[0, k].imshow(cover[r], vmin=0, vmax=1, cmap="viridis")
+            axes[0, k].set(xticks=[], yticks=[])
+            axes[0, k].set_title(f"areas {r[0]}–{r[1]}", fontsize=9)
+            axes[1, k].stairs(100 * shares[r], edges, fill=True, color="#3C8FD9")
+            axes[1, k].set(xlim=(0, 1), xlabel="area / image")
+            axes[1, k].spines[["top", "right"]].set_visible(False)
+        axes[1, 0].set_ylabel("boxes, %")
+        bar = figure.colorbar(shown, ax=axes[0].tolist())
+        bar.set_label("boxes that cover\nthe pixel (share)", color=theme["ink"], fontsize=8)
+        return figure
+
+    frame = pd.DataFrame(
+        {"area_from": edges[:-1], "area_to": edges[1:]} | {f"share_{a}-{b}": s for (a, b), s in shares.items()}
+    )
+    return figures.show(
+        draw,
+        alt="For each area range a square coloured by how often its pixels lie in a box, brightest in the middle, "
+        "above a histogram of box areas that falls from left to right.",
+        caption=f"Boxes of Algorithm 1, {len(next(iter(boxes.values()))):,} for each range. Above: how often a pixel "
+        "lies in a box; the middle is replaced far more often than the corners. Below: the areas; within a range, "
+        "small boxes are the more frequent ones.",
+        data=frame,
+        name="boxes",
+    )
+
+
+def draw_class_frequencies(data: Scenes) -> Html:
+    """How many per cent of the scenes of each split hold each class."""
+    share = {name: 100 * data.labels[index].float().mean(dim=0).numpy() for name, index in data.splits.items()}
+
+    def draw(theme: Theme) -> Figure:
+        figure, ax = figures.axes(theme, height=3.2)
+        place = np.arange(len(data.classes))
+        for k, (name, values) in enumerate(share.items()):
+            ax.bar(
+                place + 0.27 * (k - 1),
+                values,
+                0.25,
+                label=name,
+                color=data.colours,
+                alpha=(1, 0.75, 0.5)[k],
+                edgecolor=theme["ink"],
+                linewidth=0.6,
+            )
+        ax.set_xticks(place, [_wrapped(c.split()) for c in data.classes], fontsize=8)
+        ax.set_ylabel("scenes with the class, %")
+        return figure
+
+    return figures.show(
+        draw,
+        alt="Bars of the share of scenes that hold each class, three for each class, one a split; all three are alike.",
+        caption="How many scenes hold each class, from left to right in the training, validation and test split.",
+        data=pd.DataFrame({"class": data.classes} | {f"{k}_percent": v.round(3) for k, v in share.items()}),
+        name="class_frequencies",
+    )
+
+
+def draw_world(
+    image: np.ndarray, corners: Sequence[tuple[int, int]], splits: Sequence[str], window: int, step: int
+) -> Html:
+    """The image (3,H,W) that scenes were cut from, one pixel in `step`, with the scenes (row, column) by split."""
+    places = np.asarray(corners)
+    colours = {"train": "#F0E442", "val": "#56B4E9", "test": "#D55E00"}
+
+    def draw(theme: Theme) -> Figure:
+        figure = Figure(figsize=(7.4, 3.3), layout="constrained")
+        ax = figure.subplots()
+        ax.imshow(image.transpose(1, 2, 0))
+        ax.set_ylim((places[:, 0].max() + 2 * window) / step, (places[:, 0].min() - window) / step)
+        ax.axis("off")
+        for (row, column), split in zip(places / step, splits, strict=True):
+            side = window / step
+            ax.add_patch(Rectangle((column, row), side, side, fill=False, edgecolor=colours[split], linewidth=0.45))
+        handles = [Patch(facecolor=c, label=name) for name, c in colours.items()]
+        figure.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=8)
+        return figure
+
+    frame = pd.DataFrame({"row": places[:, 0], "column": places[:, 1], "split": list(splits)})
+    return figures.show(
+        draw,
+        alt="A satellite image of the whole Earth with squares over land and coasts, in three colours, in blocks.",
+        caption="Where the scenes lie. Each small square is a scene; whole blocks of four by four go to one split.",
+        data=frame,
+        name="scenes",
+        vector=False,
+    )
+
+
+def draw_scores(runs: pd.DataFrame, metric: str = "map_macro") -> Html:
+    """The metric of every run by method and area range, in per cent: a point a seed, a bar at the mean."""
+    frame = runs[["method", "area_range", "seed"]].assign(**{metric: (100 * runs[metric]).round(4)})
+    baseline = frame[frame["method"] == "none"][metric]
+    others = frame[frame["method"] != "none"]
+    others = others.assign(area_range=[_range_text(r) for r in others["area_range"]])
+
+    def draw(theme: Theme) -> Figure:
+        figure, ax = figures.axes(theme, height=3.8)
+        if not baseline.empty:
+            style = {"color": METHOD_COLOURS["none"], "linewidth": 1.2, "linestyle": "--"}
+            ax.axhline(baseline.mean(), label=METHOD_NAMES["none"], **style)
+        _draw_groups(ax, others, "area_range", metric)
+        ax.set(xlabel="box area, share of the image", ylabel=f"{METRIC_NAMES[metric]}, test, %")
+        figure.legend(*ax.get_legend_handles_labels(), loc="outside upper center", ncols=4, fontsize=8.5)
+        return figure
+
+    return figures.show(
+        draw,
+        alt=f"Points for the {METRIC_NAMES[metric]} of every run, in groups by area range, coloured by method, with a "
+        "bar at each mean.",
+        caption=f"{METRIC_NAMES[metric]} on the test scenes: a point is a run, that is a seed; a bar is their mean.",
+        data=frame,
+        name=metric,
+    )
+
+
+def draw_learning_curves(runs: pd.DataFrame, metric: str = "map_macro") -> Html:
+    """Validation metric and training loss by epoch, a line a method: mean and extremes over seeds."""
+    curves = pd.concat(
+        pd.DataFrame(row["history"])[["epoch", "loss", metric]].assign(method=row["method"], seed=row["seed"])
+        for _, row in runs.iterrows()
+    )
+
+    def draw(theme: Theme) -> Figure:
+        figure, (left, right) = figures.axes(theme, height=3.3, ncols=2)
+        for method, part in curves.groupby("method", sort=False):
+            for ax, column, scale in ((left, metric, 100), (right, "loss", 1)):
+                by_epoch = scale * part.groupby("epoch")[column].agg(["mean", "min", "max"])
+                ax.fill_between(
+                    by_epoch.index,
+                    by_epoch["min"],
+                    by_epoch["max"],
+                    color=METHOD_COLOURS[method],
+                    alpha=0.2,
+                    linewidth=0,
+                )
+                ax.plot(
+                    by_epoch.index,
+                    by_epoch["mean"],
+                    color=METHOD_COLOURS[method],
+                    label=METHOD_NAMES[method],
+                    linewidth=1.6,
+                )
+        left.set(xlabel="epoch", ylabel=f"{METRIC_NAMES[metric]}, validation, %")
+        right.set(xlabel="epoch", ylabel="training loss")
+        figure.legend(*left.get_legend_handles_labels(), loc="outside upper center", ncols=4, fontsize=8.5)
+        return figure
+
+    return figures.show(
+        draw,
+        alt=f"Two panels of lines by epoch, one line a method: validation {METRIC_NAMES[metric]}, and training loss.",
+        caption="Learning curves: the mean over seeds, and the band between the lowest and the highest seed. Losses of "
+        "different methods are not comparable: their targets differ.",
+        data=curves,
+        name="learning_curves",
+    )
+
+
+def draw_class_scores(runs: pd.DataFrame, classes: Sequence[str]) -> Html:
+    """Average precision of each class in per cent by method: a point a seed, a bar at the mean."""
+    precision = "average_precision"
+    frame = pd.DataFrame(
+        {"method": row["method"], "seed": row["seed"], "class": name, precision: None if ap is None else 100 * ap}
+        for _, row in runs.iterrows()
+        for name, ap in zip(classes, row[precision], strict=True)
+    ).round(4)
+
+    def draw(theme: Theme) -> Figure:
+        figure, ax = figures.axes(theme, height=3.9)
+        _draw_groups(ax, frame, "class", precision)
+        ax.set_ylabel("average precision, test, %")
+        figure.legend(*ax.get_legend_handles_labels(), loc="outside upper center", ncols=4, fontsize=8.5)
+        return figure
+
+    return figures.show(
+        draw,
+        alt="Points for the average precision of each class, one a seed, coloured by method, with a bar at each mean.",
+        caption="Average precision of each class on the test scenes: a point is a run with one seed, a bar the mean.",
+        data=frame,
+        name="class_scores",
+    )
+
+
+METRIC_NAMES = {"map_macro": "mAP macro", "map_micro": "mAP micro"}
+
+
+def _draw_groups(ax: Any, frame: pd.DataFrame, group: str, value: str) -> None:
+    """Points and a bar at their mean for each method, side by side in each group."""
+    groups, methods = list(dict.fromkeys(frame[group])), list(dict.fromkeys(frame["method"]))
+    width = 0.8 / max(len(methods), 1)
+    for k, method in enumerate(methods):
+        style = {"color": METHOD_COLOURS[method], "label": METHOD_NAMES[method]}
+        for i, name in enumerate(groups):
+            values = frame[(frame["method"] == method) & (frame[group] == name)][value].dropna()
+            at = i + width * (k - (len(methods) - 1) / 2)
+            ax.plot([at - width / 3, at + width / 3], [values.mean()] * 2, linewidth=2.5, **style)
+            ax.scatter([at] * len(values), values, s=16, color=style["color"], alpha=0.75, zorder=3)
+            style.pop("label", None)  # one entry a method in the legend
+    ax.set_xticks(range(len(groups)), [_wrapped(name.split()) for name in groups], fontsize=8)
+
+
+def _grid(rows: int, columns: int, width: float, height: float) -> tuple[Figure, Any]:
+    figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
+    return figure, figure.subplots(rows, columns, squeeze=False)
+
+
+def _show_image(ax: Any, image: Tensor) -> None:
+    ax.imshow(image[:3].movedim(0, -1).numpy(), interpolation="nearest")
+    ax.set(xticks=[], yticks=[])
+
+
+def _show_map(ax: Any, data: Scenes, bits: Tensor) -> None:
+    classes = np.log2(bits.numpy().astype(np.uint32)).astype(int)  # a reference map has one bit a pixel
+    norm = BoundaryNorm(np.arange(len(data.classes) + 1) - 0.5, len(data.classes))
+    ax.imshow(classes, cmap=ListedColormap(data.colours), norm=norm, interpolation="nearest")
+    ax.set(xticks=[], yticks=[])
+
+
+def _show_labels(ax: Any, data: Scenes, columns: Mapping[str, Tensor], theme: Theme) -> None:
+    """A matrix of classes by labels: a filled square a present class, its weight written when it is not 0 or 1."""
+    for x, values in enumerate(columns.values()):
+        for y, weight in enumerate(values.tolist()):
+            ax.add_patch(
+                Rectangle(
+                    (x - 0.42, y - 0.42),
+                    0.84,
+                    0.84,
+                    facecolor=data.colours[y] if weight else "none",
+                    alpha=max(weight, 0.3) if weight else 1,
+                    edgecolor=theme["muted"],
+                    linewidth=0.7,
+                )
+            )
+            if 0 < weight < 1:
+                ax.text(x, y, f"{weight:.2f}", ha="center", va="center", fontsize=7, color=theme["ink"])
+    ax.set(xlim=(-0.6, len(columns) - 0.4), ylim=(len(data.classes) - 0.4, -0.6), aspect="equal")
+    ax.set_xticks(range(len(columns)), [_wrapped(c.split(maxsplit=1)) for c in columns], fontsize=7.5)
+    ax.set_yticks(range(len(data.classes)), [_wrapped([c]) for c in data.classes], fontsize=7)
+    ax.tick_params(length=0, top=True, labeltop=True, bottom=False, labelbottom=False)
+    ax.spines[:].set_visible(False)
+
+
+def _draw_box(ax: Any, box: Sequence[int], colour: str) -> None:
+    top, left, bottom, right = box
+    ax.add_patch(
+        Rectangle((left - 0.5, top - 0.5), right - left, bottom - top, fill=False, edgecolor=colour, linewidth=1.8)
+    )
+
+
+def _class_legend(figure: Figure, data: Scenes, theme: Theme) -> None:
+    handles = [
+        Patch(facecolor=c, edgecolor=theme["muted"], label=name)
+        for name, c in zip(data.classes, data.colours, strict=True)
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=4, fontsize=7.5)
+
+
+def _coverage(boxes: Tensor, height: int, width: int) -> np.ndarray:
+    edges = np.zeros((height + 1, width + 1))
+    top, left, bottom, right = boxes.numpy().T
+    for rows, columns, sign in ((top, left, 1), (bottom, right, 1), (top, right, -1), (bottom, left, -1)):
+        np.add.at(edges, (rows, columns), sign)
+    return edges.cumsum(0).cumsum(1)[:-1, :-1] / len(boxes)
+
+
+def _wrapped(words: Any) -> str:
+    return "\n".join(words)
+
+
+def _listed(names: Sequence[str]) -> str:
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+
+
+def _range_text(area_range: Sequence[float]) -> str:
+    return f"{area_range[0]}–{area_range[1]}"

@@ -1,0 +1,184 @@
+"""One way to show things: figures in light and dark, with alt text and their data as CSV; tables in one style."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib
+import pandas as pd
+from matplotlib.figure import Figure
+
+# Ink and paper of both themes; contrast of ink and muted ink on paper is above 4.5 : 1.
+THEMES = {
+    "light": {"ink": "#1f2328", "muted": "#59636e", "grid": "#d9dee3", "paper": "#ffffff"},
+    "dark": {"ink": "#e6e9ec", "muted": "#9ba5af", "grid": "#3a414a", "paper": "#121212"},
+}
+# Colour-blind-safe (Okabe & Ito), the same method in the same colour on every page; readable on both papers.
+METHOD_COLOURS = {"none": "#8a8f98", "cutout": "#009E73", "cutmix": "#D55E00", "cutmix_lp_map": "#3C8FD9"}
+METHOD_NAMES = {
+    "none": "no augmentation",
+    "cutout": "CutOut",
+    "cutmix": "CutMix w/o LP",
+    "cutmix_lp_map": "CutMix with LP_map",
+}
+VERDICTS = ("holds", "fails", "open")
+
+# Where there is no book theme around (JupyterLab, other viewers) the wrong one of the two images must be hidden here.
+_STYLE = (
+    "<style>html:not([data-theme]) body:not([data-jp-theme-light=false]) .rsbook-figure .only-dark,"
+    "body[data-jp-theme-light=false] .rsbook-figure .only-light{display:none}"
+    ".rsbook-figure img{max-width:100%;height:auto}</style>"
+)
+
+
+@dataclass(frozen=True)
+class Html:
+    """A piece of page that a notebook shows as it is; where only text can be shown, its `text`."""
+
+    html: str
+    text: str
+
+    def _repr_html_(self) -> str:
+        return self.html
+
+    def __repr__(self) -> str:
+        return self.text
+
+
+def show(
+    draw: Callable[[Mapping[str, str]], Figure],
+    *,
+    alt: str,
+    caption: str,
+    data: pd.DataFrame | None = None,
+    name: str = "figure",
+    vector: bool = True,
+) -> Html:
+    """Draw a figure twice, for light and dark pages, and return it with its caption, alt text and data.
+
+    draw(theme) makes a matplotlib Figure with the colours of `theme` (ink, muted, grid, paper). vector: SVG, for lines
+    and points; else WebP at two pixels a point, for images. data becomes the CSV behind the link. Raises ValueError
+    when alt or caption says nothing, since a figure without them does not exist for some readers.
+    """
+    if len(alt.split()) < 4 or not caption.strip():
+        raise ValueError(f"alt={alt!r}, caption={caption!r}: say in a sentence each what is seen, and what it is")
+    images = "".join(
+        f'<img class="only-{theme}" alt="{html.escape(alt)}" src="{_image(draw, theme, vector)}">' for theme in THEMES
+    )
+    link = "" if data is None else f" {_csv_link(data, name)}"
+    return Html(
+        f'{_STYLE}<figure class="rsbook-figure">{images}<figcaption>{html.escape(caption)}{link}</figcaption></figure>',
+        text=alt,
+    )
+
+
+def draw_table(
+    frame: pd.DataFrame,
+    *,
+    caption: str,
+    published: Iterable[str] = (),
+    name: str = "table",
+    data: pd.DataFrame | None = None,
+) -> Html:
+    """A table in the book's one style, numbers as given, with a link to `data` (default: the frame itself) as CSV.
+
+    Columns named in `published` hold the paper's own numbers and are marked so. Cells that say "holds", "fails" or
+    "open" are set as verdicts; missing values are shown as –.
+    """
+    published = set(published)
+    kinds = {
+        column: " ".join(
+            kind
+            for kind, given in (("published", column in published), ("text", frame[column].map(_is_text).any()))
+            if given
+        )
+        for column in frame.columns
+    }
+    head = "".join(f"<th{_class(kinds[column])}>{html.escape(str(column))}</th>" for column in frame.columns)
+    body = "".join(
+        "<tr>" + "".join(_cell(value, kinds[c], first=i == 0) for i, (c, value) in enumerate(row.items())) + "</tr>"
+        for row in frame.to_dict("records")
+    )
+    link = _csv_link(frame if data is None else data, name)
+    return Html(
+        f'<div class="rsbook-scroll"><table class="rsbook-table"><caption>{html.escape(caption)} {link}</caption>'
+        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>",
+        text=frame.to_string(index=False),
+    )
+
+
+def mean_and_spread(values: Iterable[float], digits: int = 2) -> str:
+    """Fractions as per cent: "76.52 ± 0.41" (sample standard deviation), "76.52" for a single one, "–" for none."""
+    series = pd.Series(list(values), dtype=float) * 100
+    if series.empty:
+        return "–"
+    return f"{series.mean():.{digits}f}" + (f"\u00a0±\u00a0{series.std():.{digits}f}" if len(series) > 1 else "")
+
+
+def axes(theme: Mapping[str, str], width: float = 7.2, height: float = 3.6, **kwargs: Any) -> tuple[Figure, Any]:
+    """A figure of width × height inches and its axes (an array for nrows, ncols > 1), without the frame that says
+    nothing.
+    """
+    figure = Figure(figsize=(width, height), layout="constrained")
+    found = figure.subplots(**kwargs)
+    for ax in [found] if not hasattr(found, "flat") else found.flat:
+        ax.spines[["top", "right"]].set_visible(False)
+        ax.grid(axis="y", color=theme["grid"], linewidth=0.8)
+        ax.set_axisbelow(True)
+    return figure, found
+
+
+def _image(draw: Callable[[Mapping[str, str]], Figure], name: str, vector: bool) -> str:
+    theme = THEMES[name]
+    settings = {
+        "axes.edgecolor": theme["muted"],
+        "axes.labelcolor": theme["ink"],
+        "axes.titlecolor": theme["ink"],
+        "axes.titlesize": 10,
+        "axes.titlelocation": "left",
+        "figure.facecolor": "none",
+        "axes.facecolor": "none",
+        "font.size": 9.5,
+        "legend.frameon": False,
+        "legend.labelcolor": theme["ink"],
+        "svg.fonttype": "path",
+        "svg.hashsalt": "rsbook",  # the same figure is the same bytes
+        "text.color": theme["ink"],
+        "xtick.color": theme["muted"],
+        "ytick.color": theme["muted"],
+        "xtick.labelcolor": theme["ink"],
+        "ytick.labelcolor": theme["ink"],
+    }
+    buffer = io.BytesIO()
+    with matplotlib.rc_context(settings):
+        figure = draw(theme)
+        if vector:
+            figure.savefig(buffer, format="svg", metadata={"Date": None})
+        else:
+            figure.savefig(buffer, format="webp", dpi=144, pil_kwargs={"quality": 90, "method": 6})
+    kind = "svg+xml" if vector else "webp"
+    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def _csv_link(frame: pd.DataFrame, name: str) -> str:
+    text = base64.b64encode(frame.to_csv(index=False).encode()).decode()
+    return f'<a download="{html.escape(name)}.csv" href="data:text/csv;base64,{text}">Data (CSV)</a>'
+
+
+def _cell(value: Any, kind: str, first: bool) -> str:
+    text = "–" if pd.isna(value) else str(value)
+    tag = "th" if first else "td"
+    return f"<{tag}{_class(f'verdict-{text}' if text in VERDICTS else kind)}>{html.escape(text)}</{tag}>"
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and value not in VERDICTS and any(character.isalpha() for character in value)
+
+
+def _class(name: str) -> str:
+    return f' class="{name}"' if name else ""

@@ -1,0 +1,468 @@
+"""Mixing against an oracle that looks up every pixel of every mixture, and against the distributions of Algorithm 1."""
+
+import random
+from collections import Counter
+from itertools import product
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import chisquare
+from torch import Generator
+
+from rsbook import mixing, positions
+from rsbook.positions import AreaTables
+
+AREA_RANGES = ((0.1, 0.3), (0.1, 0.7), (0.3, 0.5), (0.3, 0.7), (0.02, 1.0), (0.5, 0.5), (1.0, 1.0))
+DTYPES = (np.uint8, np.uint16, np.float16, np.float32)
+
+
+def generator(seed):
+    return Generator().manual_seed(seed)
+
+
+def raw(tensor):
+    """The bytes of a tensor, so that not-a-numbers and signed zeros are compared too."""
+    array = tensor.contiguous().numpy()
+    return array.view(f"u{array.itemsize}")
+
+
+def some_box_fits(height, width, area_range):
+    sizes = product(range(1, height + 1), range(1, width + 1))
+    return any(area_range[0] <= h * w / (height * width) <= area_range[1] for h, w in sizes)
+
+
+class Case:
+    """One random batch: images of any bytes, noisy labels, class positions as one boolean layer a class."""
+
+    batch = 200
+
+    def __init__(self, number):
+        rng = np.random.default_rng(number)
+        self.number, self.classes = number, int(rng.choice((1, 2, 6, 7, 19, 31, 32, rng.integers(1, 33))))
+        self.min_pixels, self.probability = int(rng.choice((0, 0, 1, 3, 10))), float(rng.choice((0, 0.5, 0.5, 1, 1)))
+        self.aligned = bool(rng.integers(4) == 0)
+        while True:
+            bands, self.height, self.width = int(rng.integers(1, 5)), int(rng.integers(1, 14)), int(rng.integers(1, 14))
+            self.area_range = AREA_RANGES[rng.integers(len(AREA_RANGES))]
+            if some_box_fits(self.height, self.width, self.area_range):
+                break
+        dtype = np.dtype(DTYPES[number % len(DTYPES)])
+        content = rng.integers(0, 256, (self.batch, bands, self.height, self.width * dtype.itemsize), dtype=np.uint8)
+        self.images = torch.from_numpy(content.view(dtype))
+        self.labels = torch.from_numpy(rng.random((self.batch, self.classes)) < 0.4)
+
+        # The data set is larger than the batch and in another order.
+        self.index = torch.from_numpy(rng.permutation(self.batch + 40)[: self.batch])
+        shape = (self.batch + 40, self.height, self.width)
+        if number % 2:
+            maps = torch.from_numpy(rng.integers(0, self.classes + 1, shape))  # the last index is background
+            every_mask = torch.stack([maps == layer for layer in range(self.classes)], dim=1)
+            every_bit = positions.from_reference_maps(maps, self.classes, background=self.classes)
+        else:
+            share = rng.random((shape[0], self.classes, 1, 1)) ** 2
+            every_mask = torch.from_numpy(rng.random((shape[0], self.classes, *shape[1:])) < share)
+            every_bit = positions.from_explanation_masks(every_mask)
+        self.masks, self.bits = every_mask[self.index].numpy(), every_bit[self.index]
+        self.tables = AreaTables(every_bit, self.classes)[self.index]
+
+    def cutmix(self, class_positions):
+        return mixing.cutmix(
+            self.images,
+            self.labels,
+            class_positions,
+            area_range=self.area_range,
+            probability=self.probability,
+            aligned=self.aligned,
+            min_pixels=self.min_pixels if class_positions is not None else 0,
+            generator=generator(self.number),
+        )
+
+
+def origin(i, partner, box, source, height, width):
+    """Where each pixel of mixture i comes from: scenes, rows and columns (H·W), one pixel after another."""
+    top, left, bottom, right = box
+    from_top, from_left, _, _ = source
+    scenes, rows, columns = [], [], []
+    for row in range(height):
+        for column in range(width):
+            inside = top <= row < bottom and left <= column < right
+            scenes.append(partner if inside else i)
+            rows.append(row - top + from_top if inside else row)
+            columns.append(column - left + from_left if inside else column)
+    return scenes, rows, columns
+
+
+def check_against_oracle(case):
+    """All ways to mix the batch of `case` against its pixels; returns boxes and sources."""
+    before = [tensor.clone() for tensor in (case.images, case.labels, case.bits)]
+    by_area, by_bits, by_tables = case.cutmix(None), case.cutmix(case.bits), case.cutmix(case.tables)
+    ways = (by_area, by_bits, by_tables)
+    for way in ways[1:]:
+        for field in ("boxes", "sources", "partner", "applied"):
+            assert torch.equal(getattr(way, field), getattr(by_area, field))
+    gathered = mixing._paste_by_gather(case.images, by_area.boxes, by_area.sources, by_area.partner, by_area.applied)
+
+    size = case.height * case.width
+    pixels, given = raw(case.images), case.labels.numpy()
+    expected_images = pixels.copy()
+    expected_masks, propagated = case.masks.copy(), given.astype(np.float32)
+    averaged = propagated.copy()
+    boxes, sources = by_area.boxes.tolist(), by_area.sources.tolist()
+    for i in by_area.applied.nonzero().flatten().tolist():
+        j, (top, left, bottom, right) = int(by_area.partner[i]), boxes[i]
+        scene, row, column = origin(i, j, boxes[i], sources[i], case.height, case.width)
+        expected_images[i] = pixels[scene, :, row, column].T.reshape(expected_images[i].shape)
+        layers = case.masks[scene, :, row, column].T
+        expected_masks[i] = layers.reshape(expected_masks[i].shape)
+        propagated[i] = layers.sum(axis=1) > case.min_pixels
+        area = (bottom - top) * (right - left)
+        for layer in range(case.classes):
+            own, other = int(given[i, layer]), int(given[j, layer])
+            averaged[i, layer] = (own * (size - area) + other * area) / size
+
+    for way in ways:
+        assert way.images.shape == case.images.shape
+        assert way.images.dtype == case.images.dtype
+        assert np.array_equal(raw(way.images), expected_images)
+        assert way.labels.dtype == torch.float32
+    assert np.array_equal(raw(gathered), expected_images)
+    assert np.array_equal(by_area.labels.numpy(), averaged)
+    assert by_area.positions is None
+    expected_bits = (expected_masks.astype(np.int64) << np.arange(case.classes).reshape(-1, 1, 1)).sum(axis=1)
+    for way in ways[1:]:
+        assert np.array_equal(way.labels.numpy(), propagated)
+        assert np.array_equal(way.positions.numpy().astype(np.int64) & 0xFFFFFFFF, expected_bits)
+        read = positions.to_labels(way.positions, case.classes, case.min_pixels).float()
+        assert torch.equal(read[way.applied], way.labels[way.applied])
+    for tensor, copy in zip((case.images, case.labels, case.bits), before, strict=True):
+        assert np.array_equal(raw(tensor), raw(copy))
+    return by_area
+
+
+def test_a_hundred_thousand_boxes_equal_the_pixel_oracle():
+    drawn, mixed, touched = 0, 0, Counter()
+    for number in range(500):
+        case = Case(number)
+        result = check_against_oracle(case)
+        drawn, mixed = drawn + case.batch, mixed + int(result.applied.sum())
+        for kind, boxes in (("hole", result.boxes), ("patch", result.sources)):
+            top, left, bottom, right = boxes[result.applied].unbind(dim=1)
+            assert (top >= 0).all()
+            assert (left >= 0).all()
+            for side, touches in (
+                ("top", top == 0),
+                ("left", left == 0),
+                ("bottom", bottom == case.height),
+                ("right", right == case.width),
+            ):
+                touched[kind, side] += int(touches.sum())
+    assert drawn == 100_000
+    assert mixed > 50_000
+    assert len(touched) == 8
+    assert min(touched.values()) > 10_000
+
+
+@pytest.mark.parametrize("box", [(0, 0, 2, 3), (0, 2, 2, 5), (2, 0, 4, 3), (2, 2, 4, 5), (0, 0, 4, 5), (0, 0, 4, 1)])
+@pytest.mark.parametrize("paste", [mixing._paste_by_slices, mixing._paste_by_gather])
+def test_both_pastes_reach_every_border(paste, box):
+    images = torch.arange(2 * 3 * 4 * 5, dtype=torch.float32).view(2, 3, 4, 5)
+    boxes = torch.tensor([box, box])
+    mixed = paste(images, boxes, boxes, torch.tensor([1, 0]), torch.tensor([True, False]))
+    top, left, bottom, right = box
+    expected = images.clone()
+    expected[0, :, top:bottom, left:right] = images[1, :, top:bottom, left:right]
+    assert torch.equal(mixed, expected)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("number", range(8))
+def test_cuda_gives_what_the_cpu_gives(number):
+    case = Case(number)
+    on_cpu = case.cutmix(case.tables)
+    case.images, case.labels, case.bits = case.images.cuda(), case.labels.cuda(), case.bits.cuda()
+    for on_gpu in (case.cutmix(case.bits), case.cutmix(case.tables.to("cuda"))):
+        for field in ("images", "labels", "positions", "boxes", "sources", "partner", "applied"):
+            assert np.array_equal(raw(getattr(on_gpu, field).cpu()), raw(getattr(on_cpu, field)))
+
+
+@pytest.mark.parametrize("layout", ["channels_last", "strided", "expanded"])
+@pytest.mark.parametrize("positions_as", ["bits", "tables"])
+def test_any_memory_layout_gives_the_same_mixture(layout, positions_as):
+    images = torch.rand(6, 3, 8, 8, generator=generator(0))
+    if layout == "expanded":
+        images = images[:1].expand(6, 3, 8, 8)
+    bits = torch.randint(0, 8, (6, 8, 8), generator=generator(1), dtype=torch.int32)
+    labels = positions.to_labels(bits, 3)
+    laid_out = {
+        "channels_last": images.to(memory_format=torch.channels_last),
+        "strided": images.repeat_interleave(2, dim=3)[..., ::2],
+        "expanded": images,
+    }[layout]
+    given = bits.transpose(1, 2).contiguous().transpose(1, 2)
+    given = given if positions_as == "bits" else AreaTables(given, 3)
+    plain = mixing.cutmix(images.contiguous(), labels, bits, area_range=(0.3, 0.7), generator=generator(2))
+    mixed = mixing.cutmix(laid_out, labels, given, area_range=(0.3, 0.7), generator=generator(2))
+    by_gather = mixing._paste_by_gather(laid_out, plain.boxes, plain.sources, plain.partner, plain.applied)
+    for found, expected in (
+        (mixed.images, plain.images),
+        (by_gather, plain.images),
+        (mixed.labels, plain.labels),
+        (mixed.positions, plain.positions),
+    ):
+        assert torch.equal(found, expected)
+
+
+def test_partners_come_from_the_batch_as_given_never_from_its_mixtures():
+    # Every scene has one value: a mixture of mixtures would hold a third one.
+    images = torch.arange(64.0).view(64, 1, 1, 1).expand(64, 1, 6, 6)
+    mixed = mixing.cutmix(
+        images, torch.zeros(64, 1), area_range=(0.3, 0.7), probability=1.0, aligned=False, generator=generator(0)
+    )
+    assert sorted(mixed.partner.tolist()) == list(range(64))
+    for i in range(64):
+        assert set(mixed.images[i].unique().tolist()) == {float(i), float(mixed.partner[i])}
+
+
+def test_unmixed_scenes_keep_labels_that_disagree_with_their_positions():
+    labels = torch.tensor([[0.25, 1.0]]).repeat(400, 1)
+    bits = torch.ones(400, 5, 5, dtype=torch.int32)  # class 0 everywhere, class 1 nowhere
+    mixed = mixing.cutmix(torch.zeros(400, 1, 5, 5), labels, bits, area_range=(0.3, 0.7), generator=generator(0))
+    assert 0 < mixed.applied.sum() < 400
+    assert torch.equal(mixed.labels[~mixed.applied], labels[~mixed.applied])
+    assert torch.equal(mixed.labels[mixed.applied], torch.tensor([[1.0, 0.0]]).expand(int(mixed.applied.sum()), 2))
+
+
+def test_a_mixture_may_be_left_without_any_label():
+    mixed = mixing.cutmix(
+        torch.zeros(8, 1, 5, 5),
+        torch.ones(8, 2),
+        torch.full((8, 5, 5), 3, dtype=torch.int32),
+        area_range=(0.3, 0.7),
+        probability=1.0,
+        min_pixels=25,
+        generator=generator(0),
+    )
+    assert not mixed.labels.any()
+
+
+def test_a_batch_of_one_is_its_own_partner_and_an_empty_batch_stays_empty():
+    for batch in (0, 1):
+        images, labels = torch.rand(batch, 2, 4, 4, generator=generator(0)), torch.ones(batch, 3)
+        for class_positions in (None, torch.full((batch, 4, 4), 7, dtype=torch.int32)):
+            draws = {"area_range": (0.3, 0.7), "probability": 1.0, "aligned": True, "generator": generator(0)}
+            mixed = mixing.cutmix(images, labels, class_positions, **draws)
+            assert torch.equal(mixed.images, images)
+            assert torch.equal(mixed.labels, labels)
+
+
+@settings(deadline=None, derandomize=True, max_examples=80)
+@given(
+    batch=st.integers(1, 9),
+    bands=st.integers(1, 4),
+    height=st.integers(2, 40),
+    width=st.integers(2, 40),
+    low=st.floats(0.05, 0.5),
+    high=st.floats(0.55, 1.0),
+    probability=st.floats(0, 1),
+    aligned=st.booleans(),
+    seed=st.integers(0, 2**31),
+)
+def test_properties_of_every_mixture(batch, bands, height, width, low, high, probability, aligned, seed):
+    images = torch.rand(batch, bands, height, width, generator=generator(seed))
+    bits = torch.randint(0, 16, (batch, height, width), generator=generator(seed), dtype=torch.int32)
+    arguments = {"area_range": (low, high), "probability": probability, "aligned": aligned}
+    labels = positions.to_labels(bits, 4)
+    mixed = mixing.cutmix(images, labels, bits, **arguments, generator=generator(seed))
+    again = mixing.cutmix(images, labels, AreaTables(bits, 4), **arguments, generator=generator(seed))
+    for boxes in (mixed.boxes, mixed.sources):
+        top, left, bottom, right = boxes.unbind(dim=1)
+        assert ((top >= 0) & (left >= 0) & (bottom <= height) & (right <= width)).all()
+        share = (bottom - top) * (right - left) / (height * width)
+        assert ((share >= low - 1e-6) & (share <= high + 1e-6)).all()
+    assert torch.equal(mixed.boxes[:, 2:] - mixed.boxes[:, :2], mixed.sources[:, 2:] - mixed.sources[:, :2])
+    assert torch.equal(mixed.boxes, mixed.sources) or not aligned
+    assert mixed.partner.sort().values.tolist() == list(range(batch))
+    assert torch.equal(mixed.labels, positions.to_labels(mixed.positions, 4).float())  # the labels agreed before
+    for field in ("images", "labels", "boxes", "sources", "partner", "applied", "positions"):
+        assert torch.equal(getattr(mixed, field), getattr(again, field))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("fill", [mixing._fill_by_slices, mixing._fill_by_mask])
+def test_cutout_fills_with_zeros_and_leaves_the_labels(dtype, fill, monkeypatch):
+    rng = np.random.default_rng(0)
+    images, labels = torch.from_numpy(rng.integers(1, 255, (300, 2, 7, 9)).astype(dtype)), torch.rand(300, 4)
+    before = raw(images).copy()
+    monkeypatch.setattr(mixing, "_fill_by_slices", fill)
+    cut = mixing.cutout(images, labels, area_range=(0.3, 0.7), generator=generator(0))
+    expected = before.copy()
+    for i, (top, left, bottom, right) in enumerate(cut.boxes.tolist()):
+        for row, column in product(range(7), range(9)):
+            if cut.applied[i] and top <= row < bottom and left <= column < right:
+                expected[i, :, row, column] = 0
+    assert np.array_equal(raw(cut.images), expected)
+    assert np.array_equal(raw(images), before)
+    assert torch.equal(cut.labels, labels)
+    assert cut.partner.tolist() == list(range(300))
+    assert cut.positions is None
+
+
+def algorithm_1(height, width, area_range):
+    """Probability of every box, from all ordered corner draws that Algorithm 1 would keep."""
+    kept = Counter()
+    for r1, r2, c1, c2 in product(range(height + 1), range(height + 1), range(width + 1), range(width + 1)):
+        (top, bottom), (left, right) = sorted((r1, r2)), sorted((c1, c2))
+        if area_range[0] * height * width - 1e-9 <= (bottom - top) * (right - left) <= area_range[1] * height * width:
+            kept[top, left, bottom, right] += 1
+    return {box: n / kept.total() for box, n in kept.items()}
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "area_range"),
+    [(4, 4, (0.1, 0.3)), (4, 5, (0.3, 0.7)), (3, 6, (0.05, 1.0)), (6, 2, (0.5, 0.5)), (1, 7, (0.2, 0.9))],
+)
+def test_boxes_follow_algorithm_1(height, width, area_range):
+    n = 40_000
+    expected = algorithm_1(height, width, area_range)
+    found = Counter(map(tuple, mixing.sample_boxes(n, height, width, area_range, generator(1)).tolist()))
+    assert set(found) <= set(expected)
+    assert chisquare([found[box] for box in expected], [n * p for p in expected.values()]).pvalue > 0.001
+
+
+def test_hole_and_patch_corners_are_uniform_and_independent():
+    n = 40_000
+    mixed = mixing.cutmix(
+        torch.zeros(n, 1, 5, 5), torch.zeros(n, 1), area_range=(6 / 25, 6 / 25), generator=generator(2)
+    )
+    for height, width in ((2, 3), (3, 2)):
+        size = mixed.boxes[:, 2:] - mixed.boxes[:, :2]
+        chosen = (size == torch.tensor([height, width])).all(dim=1)
+        corners = torch.cat((mixed.boxes[chosen, :2], mixed.sources[chosen, :2]), dim=1)
+        places = list(product(range(6 - height), range(6 - width)))
+        cells = [hole + patch for hole, patch in product(places, places)]
+        found = Counter(map(tuple, corners.tolist()))
+        assert set(found) <= set(cells)
+        assert chisquare([found[cell] for cell in cells]).pvalue > 0.001
+
+
+def test_every_permutation_of_partners_is_equally_likely():
+    draws = generator(3)
+    images, labels = torch.zeros(3, 1, 2, 2), torch.zeros(3, 1)
+    found = Counter(
+        tuple(mixing.cutmix(images, labels, area_range=(0.2, 0.8), generator=draws).partner.tolist())
+        for _ in range(1_200)
+    )
+    assert len(found) == 6
+    assert chisquare(list(found.values())).pvalue > 0.001
+
+
+@pytest.mark.parametrize("probability", [0.0, 0.1, 0.5, 0.9, 1.0])
+@pytest.mark.parametrize("function", [mixing.cutmix, mixing.cutout])
+def test_the_rate_of_mixed_scenes_is_p(function, probability):
+    n = 20_000
+    images, labels = torch.zeros(n, 1, 3, 3, dtype=torch.uint8), torch.zeros(n, 1)
+    mixed = function(images, labels, area_range=(0.1, 0.5), probability=probability, generator=generator(4))
+    deviation = (probability * (1 - probability) / n) ** 0.5
+    assert abs(mixed.applied.double().mean().item() - probability) <= 3 * deviation
+
+
+@pytest.mark.parametrize(
+    ("side", "area_range"),
+    [(120, (0.1, 0.3)), (120, (0.1, 0.5)), (120, (0.1, 0.7)), (120, (0.3, 0.5)), (120, (0.3, 0.7)), (20, (0.28, 0.57))],
+)
+def test_the_bounds_of_an_area_range_belong_to_it(side, area_range):
+    # In floating point 0.28·400 is above 112 and 0.57·400 below 228: boxes of exactly 28 % and 57 % count all the same.
+    top, left, bottom, right = mixing.sample_boxes(200_000, side, side, area_range, generator(5)).unbind(dim=1)
+    area = (bottom - top) * (right - left)
+    assert area.min() == round(area_range[0] * side * side)
+    assert area.max() == round(area_range[1] * side * side)
+
+
+def test_a_narrow_range_costs_no_more_than_a_wide_one():
+    boxes = mixing.sample_boxes(1_000, 2_448, 2_448, (1.0, 1.0), generator(0))
+    assert (boxes == torch.tensor([0, 0, 2_448, 2_448])).all()
+
+
+def every_way(seed):
+    """Images and labels of every public way to mix one small batch."""
+    images = torch.arange(20 * 2 * 6 * 6, dtype=torch.float32).view(20, 2, 6, 6)
+    labels, bits = torch.ones(20, 3), torch.arange(20 * 36, dtype=torch.int32).view(20, 6, 6) % 8
+    ways = [mixing.cutout(images, labels, area_range=(0.3, 0.7), generator=generator(seed))]
+    for class_positions in (None, bits, AreaTables(bits, 3)):
+        ways.append(mixing.cutmix(images, labels, class_positions, area_range=(0.3, 0.7), generator=generator(seed)))
+    return ways
+
+
+def test_the_same_seed_gives_the_same_mixtures_and_another_seed_others():
+    for first, second, other in zip(every_way(6), every_way(6), every_way(7), strict=True):
+        assert torch.equal(first.images, second.images)
+        assert torch.equal(first.labels, second.labels)
+        assert not torch.equal(first.images, other.images)
+
+
+def test_the_global_random_states_are_left_alone():
+    states = torch.get_rng_state(), np.random.get_state(), random.getstate()  # noqa: NPY002
+    every_way(8)
+    assert torch.equal(torch.get_rng_state(), states[0])
+    assert all(np.array_equal(a, b) for a, b in zip(np.random.get_state(), states[1], strict=True))  # noqa: NPY002
+    assert random.getstate() == states[2]
+
+
+IMAGES, LABELS = torch.zeros(4, 3, 5, 6), torch.zeros(4, 2)
+BITS = torch.zeros(4, 5, 6, dtype=torch.int32)
+
+
+def cutmix(images=IMAGES, labels=LABELS, class_positions=None, area_range=(0.3, 0.7), **arguments):
+    return mixing.cutmix(images, labels, class_positions, area_range=area_range, generator=generator(0), **arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"images": IMAGES[0]}, r"images: expected \(B,C,H,W\), got shape \(3, 5, 6\)"),
+        ({"labels": LABELS[:3]}, r"labels: expected \(B,L\) with B = 4, got shape \(3, 2\)"),
+        ({"labels": LABELS[:, 0]}, r"labels: expected \(B,L\) .* got shape \(4,\)"),
+        ({"labels": torch.zeros(4, 33), "class_positions": BITS}, "num_classes=33.* 1 to 32"),
+        ({"probability": -0.1}, "probability=-0.1: expected a number from 0 to 1"),
+        ({"probability": 1.1}, "probability=1.1"),
+        ({"probability": float("nan")}, "probability=nan"),
+        ({"min_pixels": -1}, "min_pixels=-1: expected .* ≥ 0"),
+        ({"min_pixels": -1, "class_positions": BITS}, "min_pixels=-1"),
+        ({"class_positions": BITS.long()}, "positions: expected int32 bit masks .* got torch.int64"),
+        ({"class_positions": BITS.float()}, "positions: expected int32 bit masks .* got torch.float32"),
+        ({"class_positions": BITS[0]}, r"positions: expected .*\(B,H,W\), got .* shape \(5, 6\)"),
+        ({"class_positions": BITS[:3]}, r"positions: \(B,L,H,W\) is \(3, 2, 5, 6\), but .* say \(4, 2, 5, 6\)"),
+        ({"class_positions": BITS.transpose(1, 2)}, r"positions: .* is \(4, 2, 6, 5\), but .* say \(4, 2, 5, 6\)"),
+        ({"class_positions": AreaTables(BITS, 3)}, r"positions: .* is \(4, 3, 5, 6\), but .* say \(4, 2, 5, 6\)"),
+        ({"class_positions": AreaTables(BITS[:2], 2)}, r"positions: .* is \(2, 2, 5, 6\)"),
+        ({"class_positions": BITS.to("meta")}, "positions: on meta, but images are on cpu"),
+        ({"images": IMAGES[:, :, :0]}, "height=0, width=6: expected at least one pixel"),
+        ({"area_range": (0.0, 0.5)}, r"area_range=\(0.0, 0.5\): expected 0 < A_min ≤ A_max ≤ 1"),
+        ({"area_range": (-0.1, 0.5)}, r"area_range=\(-0.1, 0.5\)"),
+        ({"area_range": (0.5, 1.01)}, r"area_range=\(0.5, 1.01\)"),
+        ({"area_range": (0.7, 0.3)}, r"area_range=\(0.7, 0.3\)"),
+        ({"area_range": (float("nan"), 0.3)}, r"area_range=\(nan, 0.3\)"),
+        ({"area_range": (29 / 30, 29 / 30)}, r"area_range=.*: no box of whole pixels in 5×6"),
+        ({"area_range": (0.001, 0.002)}, r"area_range=\(0.001, 0.002\): no box of whole pixels in 5×6"),
+    ],
+)
+def test_wrong_input_is_named_with_its_value_and_what_was_expected(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        cutmix(**arguments)
+
+
+def test_cutout_checks_what_it_is_given():
+    for arguments, message in (
+        ({"probability": 2}, "probability=2"),
+        ({"area_range": (0.5, 0.4)}, r"area_range=\(0.5, 0.4\)"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            mixing.cutout(IMAGES, LABELS, **{"area_range": (0.3, 0.7), "generator": generator(0)} | arguments)
+
+
+def test_an_index_outside_the_tables_is_refused():
+    with pytest.raises(IndexError):
+        AreaTables(BITS, 2)[torch.tensor([4])]

@@ -1,0 +1,79 @@
+"""Every notebook, its source and its execution in the smoke preset."""
+
+import ast
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from rsbook import batch
+
+ROOT = Path(__file__).parents[1]
+NAMES = batch.find([], ROOT)
+SHARED = ["preset", "dataset", "data_root", "seeds", "device"]
+
+
+def cells(name, folder=ROOT / "notebooks"):
+    return json.loads((folder / f"{name}.ipynb").read_text(encoding="utf-8"))["cells"]
+
+
+def source(cell):
+    return "".join(cell["source"])
+
+
+def test_there_are_notebooks():
+    assert len(NAMES) >= 3
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_source_is_stripped_and_tells_its_story_in_order(name):
+    found = cells(name)
+    code = [cell for cell in found if cell["cell_type"] == "code"]
+    assert not any(cell["outputs"] or cell["execution_count"] for cell in code)
+    first = source(found[0])
+    assert first.startswith("# ")
+    for part in ("**Question.**", "**The paper's", "**What to expect.**"):
+        assert part in first
+    headings = re.findall(r"^## (.+)$", "\n".join(source(c) for c in found if c["cell_type"] == "markdown"), re.M)
+    assert headings[-2:] == ["Verdict", "Exercises"]
+    assert "<summary>Solutions</summary>" in source(found[-2])
+    assert "receipts.receipt(" in source(found[-1])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_cells_are_short_and_define_nothing(name):
+    for cell in cells(name):
+        if cell["cell_type"] == "code":
+            tree = ast.parse(source(cell))
+            assert not any(isinstance(n, ast.FunctionDef | ast.ClassDef | ast.Lambda) for n in ast.walk(tree))
+            assert len(source(cell).splitlines()) <= 16
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_shared_parameters_come_first(name):
+    assert list(batch.declared(batch.read(name), name))[:5] == SHARED
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_executed_page_ends_with_a_receipt_and_names_no_folder(name, smoke_notebooks):
+    executed = cells(name, smoke_notebooks)
+    last = "".join(executed[-1]["outputs"][0]["data"]["text/html"])
+    assert "rsbook-receipt" in last
+    assert f"python -m rsbook run {name}" in last
+    text = (smoke_notebooks / f"{name}.ipynb").read_text(encoding="utf-8")
+    assert str(Path.home()) + "/" not in text
+    assert str(ROOT) not in text
+
+
+def test_a_second_run_executes_nothing(smoke_notebooks, capsys):
+    assert batch.run([], {"preset": "smoke"}, ROOT, smoke_notebooks) == []
+    assert capsys.readouterr().out.count("up to date") == len(NAMES)
+
+
+def test_smoke_results_are_not_shown_as_results(smoke_notebooks):
+    outputs = [o for c in cells("label_propagation/5a_reliable_maps", smoke_notebooks) for o in c.get("outputs", [])]
+    html = "".join("".join(o.get("data", {}).get("text/html", "")) for o in outputs)
+    assert "verdict-open" in html
+    assert "verdict-holds" not in html
+    assert "verdict-fails" not in html

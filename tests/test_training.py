@@ -1,0 +1,585 @@
+"""The one training loop: schedule, best epoch, determinism, exact resume, several devices, errors."""
+
+import json
+import math
+import random
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Generator, nn
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
+
+from rsbook import models, positions, training
+
+SETTINGS = {"seed": 3, "epochs": 4, "batch_size": 8, "learning_rate": 1e-2, "device": "cpu", "progress": False}
+gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+
+
+class Toy:
+    """Sixteen random images whose label is learnable, with noise from the generator; watches minus the loss."""
+
+    size, watch = 16, "fit"
+
+    def __init__(self, stop_at=None, how=KeyError, noise=0.1):
+        generator = Generator().manual_seed(0)
+        self.images = torch.randn(16, 3, 32, 32, generator=generator)
+        self.labels = (self.images[:, :, :16].mean(dim=(2, 3)) > 0).float()
+        self.stop_at, self.how, self.noise, self.evaluated = stop_at, how, noise, 0
+
+    def to(self, device):
+        self.images, self.labels = self.images.to(device), self.labels.to(device)
+
+    def batch(self, index, generator):
+        images = self.images[index.to(self.images.device)]
+        noise = torch.randn(images.shape, generator=generator).to(images.device)
+        return images + self.noise * noise, self.labels[index.to(self.images.device)]
+
+    def loss(self, model, batch):
+        return binary_cross_entropy_with_logits(model(batch[0]), batch[1])
+
+    def evaluate(self, model):
+        self.evaluated += 1
+        if self.evaluated == self.stop_at:
+            raise self.how
+        model.eval()
+        with torch.no_grad():
+            return {"fit": -self.loss(model, (self.images, self.labels)).item(), "evaluated": self.evaluated}
+
+
+class Scripted(Toy):
+    """Reports given values of its metric, and remembers the weights that it was shown."""
+
+    def __init__(self, values):
+        super().__init__()
+        self.values, self.shown = iter(values), []
+
+    def evaluate(self, model):
+        self.shown.append({name: value.clone() for name, value in model.state_dict().items()})
+        return {"fit": next(self.values)}
+
+
+def network(kind="convolutions"):
+    """Convolutions wider than one pixel and band, since only their weights have more than one memory order."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(5)
+        if kind == "linear":
+            return nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 3))
+        convolutions = nn.Conv2d(3, 6, 3, stride=4), nn.BatchNorm2d(6), nn.ReLU(), nn.Conv2d(6, 4, 3, stride=2)
+        dropout = nn.Dropout(0.5 if kind == "dropout" else 0)
+        return nn.Sequential(*convolutions, nn.Flatten(), dropout, nn.Linear(36, 3))
+
+
+def fit(task=None, kind="convolutions", **changes):
+    model = network(kind)
+    return training.fit(model, task or Toy(), **{**SETTINGS, **changes}), model.state_dict()
+
+
+def differing_bits(first, second):
+    assert first.keys() == second.keys()
+    pairs = [(first[k].contiguous().numpy().tobytes(), second[k].contiguous().numpy().tobytes()) for k in first]
+    assert all(len(a) == len(b) for a, b in pairs)
+    return sum((x ^ y).bit_count() for a, b in pairs for x, y in zip(a, b, strict=True))
+
+
+@pytest.fixture
+def checkpoint(tmp_path, monkeypatch):
+    """Where checkpoints go, written after every epoch."""
+    monkeypatch.setattr(training, "SECONDS_BETWEEN_CHECKPOINTS", 0)
+    return tmp_path / "deeper" / "run.safetensors"
+
+
+# Schedule
+
+
+def slow_learning_rate(step, steps, peak):
+    """The rule of the authors' other code, one step at a time."""
+    if steps > 10_000:
+        warm_up = 10_000
+    elif steps > 100:
+        warm_up = 100
+    else:
+        warm_up = 0
+    if step < warm_up:
+        return peak / 10 + (peak - peak / 10) * step / warm_up
+    return peak / 10 + (peak - peak / 10) * (1 + math.cos(math.pi * (step - warm_up) / (steps - warm_up))) / 2
+
+
+@pytest.mark.parametrize("steps", [1, 2, 99, 100, 101, 102, 5000, 10_000, 10_001, 20_000])
+def test_learning_rates_follow_the_rule(steps):
+    expected = [slow_learning_rate(step, steps, 5e-4) for step in range(steps)]
+    np.testing.assert_allclose(training.learning_rates(steps, 5e-4), expected, rtol=1e-12)
+
+
+def test_learning_rates_rise_from_a_tenth_and_fall_to_a_tenth():
+    rates = training.learning_rates(7274, 5e-4)  # DeepGlobe-ML
+    assert rates[0] == pytest.approx(5e-5)
+    assert np.argmax(rates) == 100
+    assert rates[100] == 5e-4
+    assert rates[-1] == pytest.approx(5e-5, rel=1e-3)
+    assert (np.diff(rates[:101]) > 0).all()
+    assert (np.diff(rates[100:]) < 0).all()
+
+
+def test_the_optimiser_takes_the_rate_of_each_step(monkeypatch):
+    taken, step = [], torch.optim.AdamW.step
+
+    def spy(self, *arguments, **keywords):
+        taken.append(self.param_groups[0]["lr"])
+        return step(self, *arguments, **keywords)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", spy)
+    history, _ = fit(epochs=3)
+    assert taken == training.learning_rates(6, SETTINGS["learning_rate"]).tolist()
+    assert [row["learning_rate"] for row in history] == taken[1::2]
+
+
+# What comes out
+
+
+def test_loss_falls_on_a_learnable_problem():
+    history, _ = fit(epochs=30, kind="linear")
+    assert [row["epoch"] for row in history] == list(range(1, 31))
+    assert history[-1]["loss"] < 0.5 * history[0]["loss"]
+    assert history[-1]["fit"] > history[0]["fit"]
+
+
+@pytest.mark.parametrize(
+    ("values", "best"),
+    [([1, 4, 2, 3], 1), ([4, 3, 2, 1], 0), ([1, 2, 3, 4], 3), ([-3, -1, -1, -2], 1), ([0, 0, 0, 0], 0)],
+)
+def test_model_holds_the_weights_of_the_first_best_epoch(values, best):
+    task = Scripted(values)
+    history, weights = fit(task)
+    assert [row["fit"] for row in history] == values
+    assert max(history, key=lambda row: row["fit"])["epoch"] == best + 1
+    assert differing_bits(weights, task.shown[best]) == 0
+    assert all(differing_bits(weights, shown) for i, shown in enumerate(task.shown) if i != best)
+
+
+@pytest.mark.parametrize(("every", "expected"), [(1, [1, 2, 3, 4, 5]), (2, [2, 4, 5]), (5, [5]), (9, [5])])
+def test_evaluates_every_so_many_epochs_and_after_the_last(every, expected):
+    task = Toy()
+    history, _ = fit(task, epochs=5, evaluate_every=every)
+    assert [row["epoch"] for row in history] == expected
+    assert task.evaluated == len(expected)
+
+
+def test_every_epoch_sees_every_sample_once_in_an_order_of_its_own():
+    class Spy(Toy):
+        size = 19  # 19 // 8 = 2 batches; three samples sit out, other ones each time
+
+        def __init__(self):
+            super().__init__()
+            self.seen = []
+
+        def batch(self, index, generator):
+            self.seen.append(index.tolist())
+            return super().batch(index % 16, generator)
+
+    task = Spy()
+    fit(task, epochs=6)
+    epochs = [task.seen[i] + task.seen[i + 1] for i in range(0, 12, 2)]
+    assert all(len(set(epoch)) == 16 for epoch in epochs)
+    assert len({tuple(epoch) for epoch in epochs}) == 6
+    assert set().union(*epochs) == set(range(19))
+
+
+def test_any_task_trains_through_the_same_loop():
+    class Segmentation:
+        """One class a pixel, cross-entropy over the pixels: nothing of the classification task."""
+
+        size, watch = 8, "pixels"
+
+        def __init__(self):
+            self.images = torch.randn(8, 1, 8, 8, generator=Generator().manual_seed(0))
+            self.maps = (self.images[:, 0] > 0).long()
+
+        def to(self, device):
+            self.images, self.maps = self.images.to(device), self.maps.to(device)
+
+        def batch(self, index, generator):
+            return {"images": self.images[index], "maps": self.maps[index]}
+
+        def loss(self, model, batch):
+            return cross_entropy(model(batch["images"]), batch["maps"])
+
+        def evaluate(self, model):
+            return {"pixels": (model(self.images).argmax(dim=1) == self.maps).float().mean().item()}
+
+    model = nn.Conv2d(1, 2, 3, padding=1)
+    nn.init.zeros_(model.weight)
+    nn.init.zeros_(model.bias)
+    settings = {**SETTINGS, "epochs": 40, "batch_size": 4, "learning_rate": 0.1}
+    history = training.fit(model, Segmentation(), **settings)
+    assert history[-1]["pixels"] > 0.95
+    assert history[-1]["loss"] < history[0]["loss"]
+
+
+def test_progress_goes_to_stderr_only_when_asked(capfd):
+    fit(progress=False)
+    assert capfd.readouterr() == ("", "")
+    fit(progress=True)
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert "4/4" in err
+    assert "fit=" in err
+
+
+# Classification
+
+
+@pytest.fixture
+def classification(tiny_scenes):
+    def make(augment=lambda images, labels, positions, generator: (images, labels.float())):
+        return training.Classification(tiny_scenes, tiny_scenes.split("train"), tiny_scenes.split("val"), augment)
+
+    return make
+
+
+def test_classification_hands_normalised_images_labels_and_positions_to_augment(classification, tiny_scenes):
+    given = []
+
+    def augment(images, labels, positions, generator):
+        given.append((images, labels, positions, generator))
+        return images * 0, labels * 0.5
+
+    task, generator = classification(augment), Generator()
+    index = torch.tensor([5, 2])
+    images, labels = task.batch(index, generator)
+    scene = tiny_scenes.split("train")[index]
+    torch.testing.assert_close(given[0][0], tiny_scenes.normalise(tiny_scenes.images[scene]))
+    assert torch.equal(given[0][1], tiny_scenes.labels[scene])
+    assert torch.equal(given[0][2].totals(), positions.count(tiny_scenes.positions[scene], 3))
+    assert given[0][3] is generator
+    assert images.abs().sum() == 0
+    assert torch.equal(labels, tiny_scenes.labels[scene] * 0.5)
+
+
+@pytest.mark.parametrize("labels", [[[1.0, 0.0], [0.0, 1.0]], [[0.3, 0.7], [0.0, 0.5]]])
+def test_classification_loss_is_the_mean_cross_entropy_of_soft_or_hard_labels(classification, labels):
+    logits = torch.tensor([[2.0, -1.0], [0.5, 0.0]])
+    expected = []
+    for logit, label in zip(logits.flatten().tolist(), np.ravel(labels), strict=True):
+        score = 1 / (1 + math.exp(-logit))
+        expected.append(-label * math.log(score) - (1 - label) * math.log(1 - score))
+    found = classification().loss(lambda images: logits, (torch.zeros(2, 3, 4, 4), torch.tensor(labels)))
+    assert found.item() == pytest.approx(np.mean(expected), rel=1e-6)
+
+
+def test_classification_trains_and_is_scored_on_the_validation_split(classification, tiny_scenes):
+    model = models.classifier("narrow_resnet", 3, 3, Generator().manual_seed(0))
+    history = training.fit(model, classification(), **SETTINGS)
+    best = max(history, key=lambda row: row["map_macro"])
+    val = tiny_scenes.split("val")
+    found = training.score(training.predict(model, tiny_scenes, tiny_scenes.images[val]), tiny_scenes.labels[val])
+    assert found == {name: best[name] for name in found}
+    assert json.loads(json.dumps(history)) == history
+
+
+def test_predict_gives_the_same_scores_in_any_batch_size(tiny_scenes):
+    model = models.classifier("narrow_resnet", 3, 3, Generator().manual_seed(0))
+    whole = training.predict(model, tiny_scenes, tiny_scenes.images)
+    parts = training.predict(model, tiny_scenes, tiny_scenes.images, batch_size=5)
+    assert whole.shape == (16, 3)
+    assert ((whole > 0) & (whole < 1)).all()
+    torch.testing.assert_close(whole, parts)
+
+
+def test_score_reports_absent_classes_as_none():
+    scores = torch.tensor([[0.9, 0.2], [0.1, 0.3]])
+    found = training.score(scores, torch.tensor([[True, False], [False, False]]))
+    assert found == {"map_macro": 1, "map_micro": 1, "average_precision": [1, None]}
+
+
+def test_scenes_without_positions_train(classification, tiny_scenes):
+    object.__setattr__(tiny_scenes, "positions", None)
+    given = []
+    task = classification(lambda images, labels, positions, generator: given.append(positions) or (images, labels))
+    task.to(torch.device("cpu"))
+    task.batch(torch.arange(4), Generator())
+    assert given == [None]
+
+
+# Determinism
+
+
+@pytest.mark.parametrize("kind", ["convolutions", "dropout"])
+def test_same_seed_same_bytes_other_seed_other_weights(kind):
+    torch.manual_seed(1)
+    history, weights = fit(kind=kind)
+    torch.manual_seed(2)
+    again, same = fit(kind=kind)
+    assert history == again
+    assert differing_bits(weights, same) == 0
+    assert differing_bits(weights, fit(kind=kind, seed=4)[1])
+
+
+def test_seeds_and_epochs_draw_from_streams_of_their_own():
+    states = {training._generator(seed, epoch).initial_seed() for seed in range(30) for epoch in range(30)}
+    assert len(states) == 900
+
+
+def test_global_random_states_are_left_as_they_were(checkpoint):
+    torch.manual_seed(7)
+    before = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()  # noqa: NPY002
+    fit(kind="dropout", checkpoint=checkpoint)
+    with pytest.raises(KeyError):
+        fit(Toy(stop_at=1))
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert (random.getstate(), np.random.get_state()[1].tolist()) == before[1:]  # noqa: NPY002
+
+
+# Resume
+
+
+@pytest.mark.parametrize("kind", ["convolutions", "dropout"])
+@pytest.mark.parametrize(("stop_at", "every"), [(2, 1), (4, 1), (2, 2), (3, 2), (2, 3)])
+def test_resumed_training_equals_an_uninterrupted_one_bit_for_bit(checkpoint, kind, stop_at, every):
+    settings = {"epochs": 6, "evaluate_every": every}
+    expected, weights = fit(kind=kind, **settings)
+    with pytest.raises(KeyError):
+        fit(Toy(stop_at=stop_at), kind=kind, checkpoint=checkpoint, **settings)
+    task = Toy()
+    task.evaluated = stop_at - 1
+    history, resumed = fit(task, kind=kind, checkpoint=checkpoint, **settings)
+    assert history == expected
+    assert differing_bits(weights, resumed) == 0
+    assert task.evaluated == len(expected)  # it went on, it did not start again
+
+
+def test_resumed_at_every_epoch_equals_an_uninterrupted_one(checkpoint):
+    expected, weights = fit()
+    for epoch in (2, 3, 4):
+        task = Toy(stop_at=epoch)
+        task.evaluated = epoch - 2
+        with pytest.raises(KeyError):
+            fit(task, checkpoint=checkpoint)
+    task = Toy()
+    task.evaluated = 3
+    history, resumed = fit(task, checkpoint=checkpoint)
+    assert history == expected
+    assert differing_bits(weights, resumed) == 0
+
+
+def test_best_epoch_before_the_interruption_is_kept(checkpoint):
+    class Declining(Scripted):
+        def evaluate(self, model):
+            found = super().evaluate(model)
+            if found["fit"] is None:
+                raise KeyError
+            return found
+
+    first = Declining([9, 1, None])
+    with pytest.raises(KeyError):
+        fit(first, checkpoint=checkpoint)
+    history, weights = fit(Declining([2, 3]), checkpoint=checkpoint)
+    assert [row["fit"] for row in history] == [9, 1, 2, 3]
+    assert differing_bits(weights, first.shown[0]) == 0
+
+
+def test_a_finished_checkpoint_is_not_trained_again(checkpoint):
+    expected, weights = fit(checkpoint=checkpoint)
+    task = Toy()
+    history, same = fit(task, checkpoint=checkpoint)
+    assert (history, task.evaluated) == (expected, 0)
+    assert differing_bits(weights, same) == 0
+
+
+def test_killed_process_resumes_bit_for_bit(checkpoint):
+    script = f"""
+import os, signal, sys
+sys.path[:0] = {[str(Path(__file__).parent), str(Path(training.__file__).parents[1])]!r}
+import torch
+from pathlib import Path
+import test_training
+from rsbook import training
+
+torch.set_num_threads({torch.get_num_threads()})
+training.SECONDS_BETWEEN_CHECKPOINTS = 0
+class Kill(test_training.Toy):
+    def batch(self, index, generator):
+        self.batches = getattr(self, "batches", 0) + 1
+        if self.batches == 6:  # in the middle of the third epoch
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().batch(index, generator)
+test_training.fit(Kill(), checkpoint=Path({str(checkpoint)!r}))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert [path.name for path in checkpoint.parent.iterdir()] == [checkpoint.name]
+    expected, weights = fit()
+    task = Toy()
+    task.evaluated = 2
+    history, resumed = fit(task, checkpoint=checkpoint)
+    assert history == expected
+    assert differing_bits(weights, resumed) == 0
+
+
+def test_no_checkpoint_is_written_before_its_time(tmp_path):
+    fit(checkpoint=tmp_path / "run.safetensors")  # a minute has not passed
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_failed_write_keeps_the_older_checkpoint(checkpoint, monkeypatch):
+    with pytest.raises(KeyError):
+        fit(Toy(stop_at=2), checkpoint=checkpoint)
+    before = checkpoint.read_bytes()
+
+    def full(tensors, path, metadata):
+        Path(path).write_bytes(b"half of it")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(training, "save_file", full)
+    with pytest.raises(OSError, match="No space left"):
+        fit(checkpoint=checkpoint)
+    assert checkpoint.read_bytes() == before
+    assert [path.name for path in checkpoint.parent.iterdir()] == [checkpoint.name]
+
+
+@pytest.mark.parametrize("damage", ["empty", "garbage", "truncated", "foreign", "incomplete"])
+def test_damaged_checkpoint_is_said_and_training_starts_afresh(checkpoint, damage):
+    expected, weights = fit(checkpoint=checkpoint)
+    whole = checkpoint.read_bytes()
+    if damage == "foreign":
+        save_file({"weight": torch.zeros(2)}, checkpoint)
+    elif damage == "incomplete":
+        save_file({"weight": torch.zeros(2)}, checkpoint, metadata={"rsbook": "{}"})
+    else:
+        checkpoint.write_bytes({"empty": b"", "garbage": b"\x00garbage" * 99, "truncated": whole[:-99]}[damage])
+    with pytest.warns(UserWarning, match=r"run\.safetensors cannot be read .*starts from the beginning"):
+        history, again = fit(checkpoint=checkpoint)
+    assert history == expected
+    assert differing_bits(weights, again) == 0
+    assert checkpoint.read_bytes() == whole
+
+
+def test_half_written_file_of_a_dead_process_is_not_taken_for_a_checkpoint(checkpoint):
+    checkpoint.parent.mkdir()
+    (checkpoint.parent / f".{checkpoint.name}.123.tmp").write_bytes(b"half")
+    expected, weights = fit()
+    history, found = fit(checkpoint=checkpoint)
+    assert history == expected
+    assert differing_bits(weights, found) == 0
+
+
+@pytest.mark.parametrize("change", [{"seed": 4}, {"epochs": 5}, {"learning_rate": 1e-3}, {"weight_decay": 0.1}])
+def test_checkpoint_of_other_settings_is_an_error(checkpoint, change):
+    fit(checkpoint=checkpoint)
+    before = checkpoint.read_bytes()
+    with pytest.raises(ValueError, match=r"run\.safetensors belongs to a run with other settings.*delete or move it"):
+        fit(checkpoint=checkpoint, **change)
+    assert checkpoint.read_bytes() == before
+
+
+def test_checkpoint_of_another_network_is_an_error(checkpoint):
+    fit(checkpoint=checkpoint)
+    with pytest.raises(ValueError, match="belongs to a run with another network"):
+        fit(checkpoint=checkpoint, kind="linear")
+
+
+# Several devices
+
+
+def test_two_processes_train_a_linear_model_as_one_does(checkpoint):
+    alone, weights = fit(Toy(noise=0), kind="linear")
+    both, shared = fit(Toy(noise=0), kind="linear", devices=2, checkpoint=checkpoint)
+    for name in weights:
+        torch.testing.assert_close(shared[name], weights[name], rtol=0, atol=1e-5)
+    for one, two in zip(alone, both, strict=True):
+        assert two == pytest.approx(one, abs=1e-5)
+    again, resumed = fit(Toy(noise=0), kind="linear", devices=2, checkpoint=checkpoint)
+    assert again == both
+    assert differing_bits(shared, resumed) == 0
+
+
+def test_two_processes_report_their_error():
+    with pytest.raises(RuntimeError, match=r"(?s)in one of 2 processes.*fit is nan in epoch 1"):
+        fit(Scripted([math.nan]), devices=2)
+
+
+# Errors
+
+
+@pytest.mark.parametrize("rate", [1e30, math.inf])
+def test_loss_that_is_not_finite_is_an_error(rate):
+    with pytest.raises(RuntimeError, match=r"the loss is (nan|inf) in epoch \d: lower learning_rate="):
+        fit(learning_rate=rate)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_metric_that_is_not_finite_is_an_error(value):
+    with pytest.raises(RuntimeError, match=f"fit is {value} in epoch 2"):
+        fit(Scripted([1.0, value]))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"epochs": 0}, "epochs=0: expected a whole number ≥ 1"),
+        ({"epochs": 1.5}, "epochs=1.5: expected a whole number"),
+        ({"batch_size": 0}, "batch_size=0: expected"),
+        ({"batch_size": 17}, "batch_size=17: only 16 training samples"),
+        ({"evaluate_every": 0}, "evaluate_every=0: expected"),
+        ({"devices": 0}, "devices=0: expected"),
+        ({"devices": 3}, "batch_size=8: not a multiple of devices=3"),
+        ({"seed": -1}, "seed=-1: expected a whole number ≥ 0"),
+        ({"seed": "42"}, "seed='42': expected a whole number"),
+        ({"device": "gpu"}, "device='gpu': expected auto, cpu or cuda"),
+        ({"learning_rate": -1.0}, "learning rate: -1.0"),
+        ({"learning_rate": math.nan}, "learning rate: nan"),
+        ({"weight_decay": -1.0}, "weight_decay value: -1.0"),
+    ],
+)
+def test_settings_that_cannot_be_run_are_errors(change, message):
+    before = network().state_dict()
+    model = network()
+    with pytest.raises(ValueError, match=message):
+        training.fit(model, Toy(), **{**SETTINGS, **change})
+    assert differing_bits(before, model.state_dict()) == 0
+
+
+def test_cuda_where_there_is_none_is_an_error(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ValueError, match="no GPU here; use device='auto' or 'cpu'"):
+        training.resolve_device("cuda")
+    assert training.resolve_device("auto") == training.resolve_device("cpu") == "cpu"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert training.resolve_device("auto") == training.resolve_device("cuda") == "cuda"
+
+
+def test_more_gpus_than_there_are_is_an_error(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(ValueError, match="devices=2: PyTorch finds 1 here"):
+        fit(device="cuda", devices=2)
+
+
+# CUDA
+
+
+@gpu
+def test_trains_on_cuda_and_resumes(checkpoint):
+    expected, _ = fit(device="cuda", epochs=10)
+    with pytest.raises(KeyError):
+        fit(Toy(stop_at=5), device="cuda", epochs=10, checkpoint=checkpoint)
+    task = Toy()
+    task.evaluated = 4
+    history, weights = fit(task, device="cuda", epochs=10, checkpoint=checkpoint)
+    assert len(history) == 10
+    assert next(iter(weights.values())).device.type == "cuda"
+    assert history[-1]["loss"] == pytest.approx(expected[-1]["loss"], abs=0.05)
+
+
+@gpu
+def test_cuda_comes_near_the_cpu(classification):
+    losses = []
+    for device in ("cpu", "cuda"):
+        model = models.classifier("narrow_resnet", 3, 3, Generator().manual_seed(0))
+        losses.append(training.fit(model, classification(), **{**SETTINGS, "device": device})[-1]["loss"])
+    assert losses[1] == pytest.approx(losses[0], rel=0.1)
