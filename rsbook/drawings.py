@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from matplotlib.collections import PatchCollection
 from matplotlib.colors import BoundaryNorm, ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
@@ -186,9 +187,10 @@ def draw_world(
         ax.imshow(image.transpose(1, 2, 0))
         ax.set_ylim((places[:, 0].max() + 2 * window) / step, (places[:, 0].min() - window) / step)
         ax.axis("off")
-        for (row, column), split in zip(places / step, splits, strict=True):
-            side = window / step
-            ax.add_patch(Rectangle((column, row), side, side, fill=False, edgecolor=colours[split], linewidth=0.45))
+        side = window / step
+        squares = [Rectangle((column, row), side, side) for row, column in places / step]
+        edges = [colours[split] for split in splits]
+        ax.add_collection(PatchCollection(squares, facecolor="none", edgecolor=edges, linewidth=0.45))
         handles = [Patch(facecolor=c, label=name) for name, c in colours.items()]
         figure.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=8)
         return figure

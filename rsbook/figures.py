@@ -160,7 +160,7 @@ def _image(draw: Callable[[Mapping[str, str]], Figure], name: str, vector: bool)
         if vector:
             figure.savefig(buffer, format="svg", metadata={"Date": None})
         else:
-            figure.savefig(buffer, format="webp", dpi=144, pil_kwargs={"quality": 90, "method": 6})
+            figure.savefig(buffer, format="webp", dpi=144, pil_kwargs={"quality": 90})
     kind = "svg+xml" if vector else "webp"
     return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
 

@@ -15,10 +15,10 @@ from typing import Any
 
 import pandas as pd
 
+from rsbook.devices import resolve_device
 from rsbook.figures import Html
 from rsbook.runs import provenance
 from rsbook.scenes import Scenes
-from rsbook.training import resolve_device
 
 _STARTED = time.time()  # notebooks import this module in their first cell
 

@@ -28,7 +28,7 @@ import torch
 from tqdm import tqdm
 
 from rsbook import pool, scenes
-from rsbook.training import resolve_device
+from rsbook.devices import resolve_device
 
 ROOT = Path(__file__).parents[1]
 STORE = ROOT / "_runs"

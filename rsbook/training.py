@@ -24,6 +24,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from tqdm import tqdm
 
 from rsbook import metrics
+from rsbook.devices import resolve_device
 from rsbook.positions import AreaTables
 from rsbook.scenes import Scenes
 
@@ -104,15 +105,6 @@ def fit(
     history, best = train(fabric, model, task, settings, checkpoint, progress)
     model.load_state_dict(best)
     return history
-
-
-def resolve_device(device: str) -> str:
-    """The device that "auto" stands for here, "cuda" or "cpu"; raises ValueError for one that is not there."""
-    if device not in ("auto", "cpu", "cuda"):
-        raise ValueError(f"device={device!r}: expected auto, cpu or cuda")
-    if device == "cuda" and not torch.cuda.is_available():
-        raise ValueError("device='cuda': PyTorch finds no GPU here; use device='auto' or 'cpu'")
-    return ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
 
 
 def learning_rates(steps: int, peak: float) -> np.ndarray:
@@ -234,9 +226,8 @@ def _loop(
     with tqdm(initial=first, total=epochs, unit="epoch", disable=not progress or rank > 0) as bar:
         for epoch in range(first, epochs):
             with _seeded(settings["seed"], epoch, rank, fabric.device) as generator:
-                order = torch.randperm(
-                    task.size, generator=_generator(settings["seed"], epoch)
-                )  # the same on all ranks
+                same_on_all_ranks = _generator(settings["seed"], epoch)
+                order = torch.randperm(task.size, generator=same_on_all_ranks)
                 wrapped.train()
                 total = torch.zeros((), device=fabric.device)
                 for step in range(steps):
