@@ -13,8 +13,6 @@ from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
-import torch
-
 Failure = tuple[str, str]  # what went wrong in one line, and the traceback
 
 
@@ -116,5 +114,7 @@ def _death(process: Any) -> Failure:
 
 
 def _gpus() -> list[str]:
+    import torch  # here, so that a worker has its GPU set before PyTorch is imported
+
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     return visible.split(",") if visible else [str(i) for i in range(torch.cuda.device_count())]

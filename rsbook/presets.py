@@ -5,6 +5,7 @@ smoke: seconds, for tests; its results mean nothing · quick: minutes on two CPU
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import Any
 
 TABLE_II_RANGES = [(0.1, 0.3), (0.1, 0.5), (0.1, 0.7), (0.3, 0.5), (0.3, 0.7)]
@@ -64,4 +65,4 @@ def load(work: str, preset: str) -> dict[str, Any]:
     for kind, name, known in (("work", work, PRESETS), ("preset", preset, PRESETS.get(work, {}))):
         if name not in known:
             raise ValueError(f"{kind}={name!r}: expected one of {', '.join(known)}")
-    return PRESETS[work][preset]
+    return deepcopy(PRESETS[work][preset])  # what a notebook changes stays in that notebook

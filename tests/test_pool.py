@@ -115,8 +115,10 @@ def test_two_workers_work_at_once_each_on_a_gpu_of_its_own(tmp_path, monkeypatch
 
 
 def test_gpus_are_all_there_are_unless_told(monkeypatch):
+    import torch  # not at the top: every worker of this file would import it
+
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    monkeypatch.setattr(pool.torch.cuda, "device_count", lambda: 3)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
     assert pool._gpus() == ["0", "1", "2"]
 
 

@@ -58,3 +58,8 @@ def test_work_grows_from_smoke_to_full():
 def test_unknown_names_are_errors_that_list_the_known(work, preset, message):
     with pytest.raises(ValueError, match=message):
         presets.load(work, preset)
+
+
+def test_a_page_that_changes_its_preset_changes_no_other():
+    presets.load("label_propagation", "quick")["seeds"].append(99)
+    assert 99 not in presets.load("label_propagation", "quick")["seeds"]

@@ -19,7 +19,7 @@ import pandas as pd
 import pytest
 import torch
 
-from rsbook import label_propagation, presets, runs, scenes
+from rsbook import presets, runs, scenes
 from rsbook.runs import RunError
 
 
@@ -420,6 +420,8 @@ def copy_of_rsbook(folder):
 
 
 def lp_fingerprint(root=None, **changes):
+    from rsbook import label_propagation  # not at the top: every worker of this file would import timm and Lightning
+
     training = presets.load("label_propagation", "smoke")["training"]
     row = {"dataset": "bluemarble", "method": "none", "area_range": None, "seed": 42}
     return runs.fingerprint(label_propagation.train, {**training, **row, **changes}, root=root)
@@ -542,7 +544,8 @@ def test_what_the_reader_of_the_data_imports_counts_too(tmp_path, monkeypatch):
     base = lp_fingerprint()
     (tmp_path / "rsbook" / "archives" / "tiles.py").write_text("SIZE = 2")
     assert lp_fingerprint() != base
-    without = runs.source_hashes(label_propagation.train)
+    without = runs.source_hashes(work)
+    assert "rsbook.label_propagation" in without  # from here, as above
     assert "rsbook.archives.tiles" not in without
 
 
