@@ -17,6 +17,7 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
+from rsbook.files import replacing
 from rsbook.parameters import BatchError, UsageError, check_parameters, declared, refuse_unknown, tags
 
 ROOT = Path(__file__).parents[1]
@@ -262,18 +263,8 @@ def _stamp(temporary, path, record, root):
 
 
 def _write(path, notebook):
-    """Write under a temporary name, then rename: a reader finds the old notebook or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
-    try:
-        with temporary.open("w", encoding="utf-8", newline="\n") as file:
-            json.dump(notebook, file, ensure_ascii=False, indent=1)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        with contextlib.suppress(OSError):  # it would hide the error that brought us here
-            temporary.unlink()
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
+        json.dump(notebook, file, ensure_ascii=False, indent=1)
 
 
 # The batch

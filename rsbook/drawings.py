@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import rasterio
 import torch
 from matplotlib.collections import PatchCollection
 from matplotlib.colors import BoundaryNorm, ListedColormap
@@ -15,6 +17,7 @@ from matplotlib.patches import Patch, Rectangle
 from torch import Tensor
 
 from rsbook import figures
+from rsbook.archives import bluemarble
 from rsbook.figures import METHOD_COLOURS, METHOD_NAMES, Html
 from rsbook.mixing import Mixed
 from rsbook.scenes import Scenes
@@ -95,8 +98,7 @@ def draw_mixing(data: Scenes, scenes: Sequence[int], area: Mixed, propagated: Mi
         "the labels before and after mixing.",
         caption="After Figure 1 of the paper, with real scenes. Above the images, below their reference maps: the box "
         "in x₁ is filled with the box from x₂. Right: the labels. "
-        f"The area label names {_listed(wrong) or 'no class'} although no more than {data.min_pixels} pixels of it are "
-        "left in the mixture.",
+        f"The area label names {_listed(wrong) or 'no class'}, each with {data.min_pixels} pixels or fewer left.",
         data=table,
         name="mixing",
         vector=False,
@@ -150,13 +152,12 @@ def draw_class_frequencies(data: Scenes) -> Html:
     def draw(theme: Theme) -> Figure:
         figure, ax = figures.axes(theme, height=3.2)
         place = np.arange(len(data.classes))
-        for k, (name, values) in enumerate(share.items()):
+        for k, values in enumerate(share.values()):
             ax.bar(
                 place + 0.27 * (k - 1),
                 values,
                 0.25,
-                label=name,
-                color=data.colours,
+                color=figures.class_colours(data.classes),
                 alpha=(1, 0.75, 0.5)[k],
                 edgecolor=theme["ink"],
                 linewidth=0.6,
@@ -167,27 +168,27 @@ def draw_class_frequencies(data: Scenes) -> Html:
 
     return figures.show(
         draw,
-        alt="Bars of the share of scenes that hold each class, three for each class, one a split; all three are alike.",
+        alt="Bars of the share of scenes that hold each class, three for each class.",
         caption="How many scenes hold each class, from left to right in the training, validation and test split.",
         data=pd.DataFrame({"class": data.classes} | {f"{k}_percent": v.round(3) for k, v in share.items()}),
         name="class_frequencies",
     )
 
 
-def draw_world(
-    image: np.ndarray, corners: Sequence[tuple[int, int]], splits: Sequence[str], window: int, step: int
-) -> Html:
-    """The image (3,H,W) that scenes were cut from, one pixel in `step`, with the scenes (row, column) by split."""
-    places = np.asarray(corners)
+def draw_world(folder: Path, step: int = 5) -> Html:
+    """Where the Blue Marble scenes of `folder` lie: the image at one pixel in `step`, scenes coloured by split."""
+    corners, splits = bluemarble.read_windows(folder / "scenes.csv")
+    with rasterio.open(folder / "image.tif") as source:
+        image = source.read(out_shape=(source.count, source.height // step, source.width // step))
+    places, side = np.asarray(corners), bluemarble.WINDOW / step
     colours = {"train": "#F0E442", "val": "#56B4E9", "test": "#D55E00"}
 
     def draw(theme: Theme) -> Figure:
         figure = Figure(figsize=(7.4, 3.3), layout="constrained")
         ax = figure.subplots()
         ax.imshow(image.transpose(1, 2, 0))
-        ax.set_ylim((places[:, 0].max() + 2 * window) / step, (places[:, 0].min() - window) / step)
+        ax.set_ylim(places[:, 0].max() / step + 2 * side, places[:, 0].min() / step - side)
         ax.axis("off")
-        side = window / step
         squares = [Rectangle((column, row), side, side) for row, column in places / step]
         edges = [colours[split] for split in splits]
         ax.add_collection(PatchCollection(squares, facecolor="none", edgecolor=edges, linewidth=0.45))
@@ -195,12 +196,11 @@ def draw_world(
         figure.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=8)
         return figure
 
-    frame = pd.DataFrame({"row": places[:, 0], "column": places[:, 1], "split": list(splits)})
     return figures.show(
         draw,
         alt="A satellite image of the whole Earth with squares over land and coasts, in three colours, in blocks.",
         caption="Where the scenes lie. Each small square is a scene; whole blocks of four by four go to one split.",
-        data=frame,
+        data=pd.DataFrame({"row": places[:, 0], "column": places[:, 1], "split": splits}),
         name="scenes",
         vector=False,
     )
@@ -268,8 +268,8 @@ def draw_learning_curves(runs: pd.DataFrame, metric: str = "map_macro") -> Html:
     return figures.show(
         draw,
         alt=f"Two panels of lines by epoch, one line a method: validation {METRIC_NAMES[metric]}, and training loss.",
-        caption="Learning curves: the mean over seeds, and the band between the lowest and the highest seed. Losses of "
-        "different methods are not comparable: their targets differ.",
+        caption=f"Learning curves{_boxes_of(runs)}: the mean over seeds, and the band between lowest and highest "
+        "seed. Losses of different methods are not comparable: their targets differ.",
         data=curves,
         name="learning_curves",
     )
@@ -294,7 +294,8 @@ def draw_class_scores(runs: pd.DataFrame, classes: Sequence[str]) -> Html:
     return figures.show(
         draw,
         alt="Points for the average precision of each class, one a seed, coloured by method, with a bar at each mean.",
-        caption="Average precision of each class on the test scenes: a point is a run with one seed, a bar the mean.",
+        caption=f"Average precision of each class on the test scenes{_boxes_of(runs)}: a point is a run, a bar "
+        f"the mean over seeds. {_absent(frame[frame[precision].isna()]['class'])}",
         data=frame,
         name="class_scores",
     )
@@ -331,12 +332,13 @@ def _show_image(ax: Any, image: Tensor) -> None:
 def _show_map(ax: Any, data: Scenes, bits: Tensor) -> None:
     classes = np.log2(bits.numpy().astype(np.uint32)).astype(int)  # a reference map has one bit a pixel
     norm = BoundaryNorm(np.arange(len(data.classes) + 1) - 0.5, len(data.classes))
-    ax.imshow(classes, cmap=ListedColormap(data.colours), norm=norm, interpolation="nearest")
+    ax.imshow(classes, cmap=ListedColormap(figures.class_colours(data.classes)), norm=norm, interpolation="nearest")
     ax.set(xticks=[], yticks=[])
 
 
 def _show_labels(ax: Any, data: Scenes, columns: Mapping[str, Tensor], theme: Theme) -> None:
     """A matrix of classes by labels: a filled square a present class, its weight written when it is not 0 or 1."""
+    colours = figures.class_colours(data.classes)
     for x, values in enumerate(columns.values()):
         for y, weight in enumerate(values.tolist()):
             ax.add_patch(
@@ -344,7 +346,7 @@ def _show_labels(ax: Any, data: Scenes, columns: Mapping[str, Tensor], theme: Th
                     (x - 0.42, y - 0.42),
                     0.84,
                     0.84,
-                    facecolor=data.colours[y] if weight else "none",
+                    facecolor=colours[y] if weight else "none",
                     alpha=max(weight, 0.3) if weight else 1,
                     edgecolor=theme["muted"],
                     linewidth=0.7,
@@ -369,7 +371,7 @@ def _draw_box(ax: Any, box: Sequence[int], colour: str) -> None:
 def _class_legend(figure: Figure, data: Scenes, theme: Theme) -> None:
     handles = [
         Patch(facecolor=c, edgecolor=theme["muted"], label=name)
-        for name, c in zip(data.classes, data.colours, strict=True)
+        for name, c in zip(data.classes, figures.class_colours(data.classes), strict=True)
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=4, fontsize=7.5)
 
@@ -388,6 +390,16 @@ def _wrapped(words: Any) -> str:
 
 def _listed(names: Sequence[str]) -> str:
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+
+
+def _boxes_of(runs: pd.DataFrame) -> str:
+    ranges = dict.fromkeys(_range_text(r) for r in runs["area_range"] if r is not None)
+    return f", boxes of {_listed(list(ranges))}" if ranges else ""
+
+
+def _absent(classes: Iterable[str]) -> str:
+    names = list(dict.fromkeys(classes))
+    return f"No test scene holds {_listed(names)}: left out of mAP macro." if names else ""
 
 
 def _range_text(area_range: Sequence[float]) -> str:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import base64
 import html
 import io
+import itertools
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import matplotlib
 import pandas as pd
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 # Ink and paper of both themes; contrast of ink and muted ink on paper is above 4.5 : 1.
@@ -20,6 +22,17 @@ THEMES = {
 }
 # Colour-blind-safe (Okabe & Ito), the same method in the same colour on every page; readable on both papers.
 METHOD_COLOURS = {"none": "#8a8f98", "cutout": "#009E73", "cutmix": "#D55E00", "cutmix_lp_map": "#3C8FD9"}
+# One colour a class across the whole book: they name the ground, and normal, protanope, deuteranope and tritanope eyes
+# tell any two apart, on light and on dark pages (tests/test_bluemarble.py measures it).
+CLASS_COLOURS = {
+    "water": "#3D63AF",
+    "forest": "#1D5B0C",
+    "rangeland": "#737743",
+    "grassland": "#B3D455",
+    "agriculture and built-up": "#D78908",
+    "barren": "#A99388",
+    "snow and ice": "#9EE6F1",
+}
 METHOD_NAMES = {
     "none": "no augmentation",
     "cutout": "CutOut",
@@ -110,6 +123,12 @@ def draw_table(
         f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>",
         text=frame.to_string(index=False),
     )
+
+
+def class_colours(classes: Iterable[str]) -> list[str]:
+    """The colour of each class; a class without one of its own gets the next of matplotlib's ten."""
+    others = itertools.cycle(matplotlib.color_sequences["tab10"])
+    return [CLASS_COLOURS[name] if name in CLASS_COLOURS else to_hex(next(others)) for name in classes]
 
 
 def mean_and_spread(values: Iterable[float], digits: int = 2) -> str:

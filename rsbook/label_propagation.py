@@ -19,7 +19,10 @@ AreaRange = tuple[float, float]
 
 def study(methods: Iterable[str], area_ranges: Iterable[AreaRange], seeds: Iterable[int]) -> list[dict[str, Any]]:
     """The runs of a study: every method with every area range and seed; "none" has no box, so it runs once a seed."""
-    area_ranges, seeds = list(area_ranges), list(seeds)
+    methods, area_ranges, seeds = list(methods), list(area_ranges), list(seeds)
+    for name, values in (("methods", methods), ("area_ranges", area_ranges), ("seeds", seeds)):
+        if not values or any(values.count(value) > 1 for value in values):
+            raise ValueError(f"{name}={values}: expected at least one, and none twice")
     return [
         {"method": method, "area_range": area_range, "seed": seed}
         for method in methods

@@ -23,8 +23,8 @@ def average_precision(scores: Tensor, labels: Tensor) -> Tensor:
 def map_macro(scores: Tensor, labels: Tensor) -> float:
     """Mean over the classes, unweighted, of the average precision of scores (N,L); in 0 … 1.
 
-    Classes without positives in labels (N,L) are left out of the mean; `absent_classes` names them. Raises ValueError
-    as `average_precision` does, and when no class has a positive.
+    Classes without positives in labels (N,L) are left out of the mean; `average_precision` reports them as NaN. Raises
+    ValueError as `average_precision` does, and when no class has a positive.
     """
     precision = average_precision(scores, labels)
     if precision.isnan().all():
@@ -41,11 +41,6 @@ def map_micro(scores: Tensor, labels: Tensor) -> float:
     if not labels.any():
         raise ValueError("labels: no class has a positive, so the mean average precision is not defined")
     return binary_average_precision(scores.flatten(), labels.flatten().long()).item()
-
-
-def absent_classes(labels: Tensor) -> list[int]:
-    """Indices of the classes without a positive in labels (N,L) bool."""
-    return torch.nonzero(~labels.any(dim=0)).flatten().tolist()
 
 
 def _check(scores: Tensor, labels: Tensor) -> None:

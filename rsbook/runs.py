@@ -29,6 +29,7 @@ from tqdm import tqdm
 
 from rsbook import pool, scenes
 from rsbook.devices import resolve_device
+from rsbook.files import replacing
 
 ROOT = Path(__file__).parents[1]
 STORE = ROOT / "_runs"
@@ -55,14 +56,16 @@ def table(
     progress: bool = True,
     **fixed: Any,
 ) -> pd.DataFrame:
-    """One row a run of `function` for each set of parameters in `grid`, joined with `fixed`; does only what is missing.
+    """One row a run of `function` for each set of parameters in `grid`, joined with `fixed`; does only what is
+    missing.
 
     function(**parameters, root, device, checkpoint) → dict of results that JSON can hold; importable from a module, so
-    that worker processes find it. Where, how and how many at a time (root of the data, device, workers) are not part of
-    a run's fingerprint. workers None: one process a core, or one a GPU, each with one thread; 0: in this process.
+    that worker processes find it. Where, how and how many at a time (root of the data, device, workers) are not part
+    of a run's fingerprint. workers None: the environment's RSBOOK_WORKERS, else one process a core, or one a GPU, each
+    with one thread; 0: in this process. store None: the environment's RSBOOK_STORE, else _runs in the project.
     Columns: the parameters, the results, `seconds`, and `record`, the path of the JSON. Raises ValueError for
-    parameters that the function does not take or JSON cannot hold, and RunError when a run fails, after all others have
-    ended.
+    parameters that the function does not take or JSON cannot hold, and RunError when a run fails, after all others
+    have ended.
     """
     if workers is not None and workers < 0:
         raise ValueError(f"workers={workers}: expected a number of processes, 0 for this one, or None")
@@ -182,24 +185,11 @@ def run(
             "seconds": round(time.monotonic() - clock, 3),
             "provenance": ran_on,
         }
-        write_atomically(folder / f"{fingerprint}.json", json.dumps(record, indent=1, allow_nan=False))
+        with replacing(folder / f"{fingerprint}.json") as temporary:
+            temporary.write_text(json.dumps(record, indent=1, allow_nan=False), encoding="utf-8")
         checkpoint.unlink(missing_ok=True)
     finally:
         torch.set_num_threads(threads)
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write a text file whole or not at all: under a temporary name, flushed to the disk, then renamed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _facts(
@@ -293,7 +283,7 @@ def _workers(device: str, jobs: int) -> int:
     if device == "cuda":
         return min(jobs, torch.cuda.device_count())
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(jobs, cores)
+    return min(jobs, int(os.environ.get("RSBOOK_WORKERS", cores)))
 
 
 def _run_all(jobs: list[Job], workers: int, progress: bool) -> None:

@@ -27,8 +27,8 @@ class Scenes:
 
     images (N,C,H,W) integers as the archive stores them · labels (N,L) bool · positions (N,H,W) int32 bit masks or
     None · splits: indices (n,) int64 into N for "train", "val" and "test" · mean, std (C,) of the training images, in
-    the images' units · min_pixels: a class is in the label when more pixels than this carry it · colours: one hex
-    colour a class. Raises ValueError when the shapes do not fit together.
+    the images' units · min_pixels: a class is in the label when more pixels than this carry it.
+    Raises ValueError when the shapes do not fit together.
     """
 
     name: str
@@ -36,7 +36,6 @@ class Scenes:
     labels: Tensor
     positions: Tensor | None
     classes: tuple[str, ...]
-    colours: tuple[str, ...]
     splits: dict[str, Tensor]
     mean: Tensor
     std: Tensor
@@ -57,8 +56,6 @@ class Scenes:
             value = getattr(self, field)
             if value is not None and tuple(value.shape) != shape:
                 raise ValueError(f"{self.name}: {field} has shape {tuple(value.shape)}, expected {shape}")
-        if len(self.colours) != len(self.classes):
-            raise ValueError(f"{self.name}: {len(self.colours)} colours for {len(self.classes)} classes")
         for split, index in self.splits.items():
             if len(index) and not 0 <= int(index.min()) <= int(index.max()) < n:
                 raise ValueError(f"{self.name}: split {split!r} names scenes outside 0 … {n - 1}")

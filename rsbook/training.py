@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -25,6 +24,7 @@ from tqdm import tqdm
 
 from rsbook import metrics
 from rsbook.devices import resolve_device
+from rsbook.files import replacing
 from rsbook.positions import AreaTables
 from rsbook.scenes import Scenes
 
@@ -73,7 +73,8 @@ def fit(
     """Train the model in place, leave it with the weights of its best validation epoch, and return the history.
 
     AdamW with a schedule by step: linear warm-up from a tenth of the learning rate, then cosine back to a tenth
-    (section IV-B, with the lengths that the authors use elsewhere). The best epoch is the first with the highest
+    (section IV-B, with the lengths that the authors use elsewhere). Every epoch shuffles and makes full batches; what
+    is left over waits for another epoch. The best epoch is the first with the highest
     task.watch. The history has one dict an evaluated epoch: epoch (from 1), loss (mean over its steps), learning_rate,
     and what task.evaluate returns. The result depends on model, task and settings alone: every epoch draws from its own
     generator, seeded by (seed, epoch), so on a CPU a run resumed from `checkpoint` (a safetensors file, written about
@@ -345,16 +346,8 @@ def _copy(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _write(path: Path, facts: Any, tensors: dict[str, Tensor]) -> None:
-    """Write tensors and JSON under a temporary name, flush them to the disk and rename the file into place."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with replacing(path) as temporary:
         save_file(tensors, temporary, metadata={"rsbook": json.dumps(facts)})
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _read(path: Path) -> tuple[Any, dict[str, Tensor]]:

@@ -13,11 +13,14 @@ from scipy import ndimage
 
 from rsbook import positions, scenes
 from rsbook.archives import bluemarble
-from rsbook.archives.bluemarble import CLASSES, COLOURS, MIN_SEGMENT, PRESENCE, WINDOW
+from rsbook.archives.bluemarble import CLASSES, MIN_SEGMENT, PRESENCE, WINDOW
+from rsbook.figures import class_colours
 
 FOLDER = scenes.DATA / "bluemarble"
 CARD = (FOLDER / "README.md").read_text()
 LAND_COVER = bluemarble.read_map(FOLDER / "igbp.tif")
+
+COLOURS = class_colours(CLASSES)
 
 
 @pytest.fixture(scope="module")

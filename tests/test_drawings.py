@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Generator
 
-from rsbook import drawings, mixing
+from rsbook import drawings, mixing, scenes
 
 
 def alt_texts(page):
@@ -43,7 +43,7 @@ def test_every_drawing_has_two_themes_alt_text_and_data(tiny_scenes, runs):
         drawings.draw_mixing(tiny_scenes, indices, area, propagated, shown=2),
         drawings.draw_boxes(boxes, 12, 16),
         drawings.draw_class_frequencies(tiny_scenes),
-        drawings.draw_world(images[0].numpy(), [(0, 0), (4, 4)], ["train", "test"], window=4, step=1),
+        drawings.draw_world(scenes.location("bluemarble"), step=20),
         drawings.draw_scores(runs),
         drawings.draw_learning_curves(runs),
         drawings.draw_class_scores(runs, ["a", "b", "never there"]),

@@ -6,8 +6,19 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from zoo import make_root, notebook
 
 from rsbook import receipts
+
+GIVEN = {"preset": "quick", "seeds": [42, 43], "device": "cpu", "data_root": None}
+PARAMETERS = 'preset: str = "quick"\nseeds: list[int] | None = None\ndevice: str = "auto"\ndata_root: str | None = None'
+
+
+@pytest.fixture(autouse=True)
+def page(tmp_path, monkeypatch):
+    """A project with one notebook, work/page."""
+    make_root(tmp_path / "root", work__page=notebook(PARAMETERS))
+    monkeypatch.setattr(receipts, "ROOT", tmp_path / "root")
 
 
 @pytest.fixture
@@ -21,14 +32,20 @@ def runs(tmp_path):
             "parameters": {"seed": seed},
             "started": started,
             "seconds": 61.0,
-            "provenance": {"device": device, "commit": "0123456789abcdef", "uncommitted_changes": False},
+            "provenance": {
+                "device": device,
+                "commit": "0123456789abcdef",
+                "uncommitted_changes": False,
+                "python": "3.11.7",
+                "versions": {"torch": "2.11" if seed == 42 else "2.15", "timm": None},
+            },
         }
         (tmp_path / f"{name}.json").write_text(json.dumps(record))
     return pd.DataFrame({"record": [str(tmp_path / "a.json"), str(tmp_path / "b.json"), str(tmp_path / "a.json")]})
 
 
 def test_a_receipt_says_what_made_the_page(tiny_scenes, runs):
-    page = receipts.receipt("work/page", {"preset": "quick", "seeds": [42], "data_root": None}, tiny_scenes, runs)
+    page = receipts.receipt("work/page", GIVEN | {"else": 1}, tiny_scenes, runs)
     facts = dict(line.split(": ", 1) for line in repr(page).splitlines())
     assert facts["Runs"] == "2, of which 1 trained for this page and 1 read from records"
     assert facts["Seeds"] == "42, 43"
@@ -37,22 +54,27 @@ def test_a_receipt_says_what_made_the_page(tiny_scenes, runs):
     assert tiny_scenes.checksum[:16] in facts["Data set"]
     assert "data_root" not in facts["Parameters"]
     assert "torch" in facts["Versions"]
+    assert facts["Versions of the runs"] == "Python 3.11.7, torch 2.11; Python 3.11.7, torch 2.15"
     assert "New &lt;processor&gt;" in page.html
 
 
 def test_the_line_that_makes_the_page_again_is_read_by_the_command_line(tiny_scenes):
     from rsbook.cli import parse_parameters
 
-    given = {"preset": "quick", "seeds": [42, 43], "device": "cpu"}
-    page = receipts.receipt("work/page", given, tiny_scenes)
+    page = receipts.receipt("work/page", GIVEN, tiny_scenes)
     words = shlex.split(re.search(r"Make it again: (.*)", repr(page))[1])
     assert words[:5] == ["python", "-m", "rsbook", "run", "work/page"]
-    assert parse_parameters(words[6::2]) == given
+    assert parse_parameters(words[6::2]) == {name: value for name, value in GIVEN.items() if value is not None}
 
 
 def test_a_receipt_names_no_person_and_no_folder(tiny_scenes, runs):
-    page = receipts.receipt("work/page", {"preset": "quick"}, tiny_scenes, runs)
+    page = receipts.receipt("work/page", GIVEN, tiny_scenes, runs)
     assert str(Path.home()) not in page.html
     assert str(Path(receipts.__file__).parents[1]) not in page.html
     if getpass.getuser() != "root":  # a word that may occur by chance
         assert getpass.getuser() not in page.html
+
+
+def test_only_smoke_pages_carry_a_notice():
+    assert receipts.notice("quick") is None
+    assert "mean nothing" in receipts.notice("smoke").html

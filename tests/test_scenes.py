@@ -151,7 +151,6 @@ def test_an_unknown_split_is_refused(root):
         ({"mean": torch.zeros(4)}, r"mean has shape \(4,\), expected \(3,\)"),
         ({"std": torch.zeros(1)}, r"std has shape \(1,\), expected \(3,\)"),
         ({"classes": ("water",)}, r"labels has shape \(12, 7\), expected \(12, 1\)"),
-        ({"colours": ("#000000",)}, "1 colours for 7 classes"),
         ({"splits": {"train": torch.tensor([0, 12])}}, r"split 'train' names scenes outside 0 … 11"),
         ({"splits": {"val": torch.tensor([-1])}}, r"split 'val' names scenes outside 0 … 11"),
     ],

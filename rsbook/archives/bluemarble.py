@@ -12,10 +12,9 @@ from rasterio.features import sieve
 
 from rsbook import scenes
 
-# IGBP classes 0–16 of MCD12C1 to the seven classes of the book, and a colour for each that the colour-blind
+# IGBP classes 0–16 of MCD12C1 are grouped to the seven classes of the book.
 # can tell from every other (tests/test_bluemarble.py measures it).
 CLASSES = ("water", "forest", "rangeland", "grassland", "agriculture and built-up", "barren", "snow and ice")
-COLOURS = ("#3D63AF", "#1D5B0C", "#737743", "#B3D455", "#D78908", "#A99388", "#9EE6F1")
 IGBP_TO_CLASS = (0, 1, 1, 1, 1, 1, 2, 2, 1, 2, 3, 2, 4, 4, 4, 6, 5)
 
 WINDOW = 32  # pixels a side
@@ -46,20 +45,12 @@ def load(folder: Path, checksum: str) -> scenes.Scenes:
         labels=labels,
         positions=bits,
         classes=CLASSES,
-        colours=COLOURS,
         splits=splits,
         mean=training.mean(dim=(0, 2, 3)).float(),
         std=training.std(dim=(0, 2, 3)).float(),
         min_pixels=min_pixels,
         checksum=checksum,
     )
-
-
-def overview(folder: Path, step: int) -> tuple[np.ndarray, list[tuple[int, int]], list[str]]:
-    """What a map of the scenes needs: the image (3,H,W) uint8, one pixel in `step`, and what `read_windows` returns."""
-    with rasterio.open(folder / "image.tif") as source:
-        shape = (source.count, source.height // step, source.width // step)
-        return source.read(out_shape=shape), *read_windows(folder / "scenes.csv")
 
 
 def read_windows(path: Path) -> tuple[list[tuple[int, int]], list[str]]:
