@@ -111,6 +111,9 @@ def fingerprint(notebook, parameters, shared):
     """The hash that decides whether a notebook is up to date, with the hashes of its components."""
     cells = [(cell["cell_type"], "".join(cell["source"]), sorted(tags(cell))) for cell in notebook["cells"]]
     components = {"notebook": _sha256(cells), "parameters": _sha256(parameters), **shared}
+    if parameters.get("data_root"):  # an archive outside the project has its manifest there
+        manifest = Path(parameters["data_root"], str(parameters.get("dataset")), "SHA256SUMS")
+        components["data"] = _sha256([shared["data"], manifest.read_text("utf-8") if manifest.is_file() else None])
     return {"fingerprint": _sha256(components), "components": components}
 
 

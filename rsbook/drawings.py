@@ -1,8 +1,8 @@
-"""What the pages draw: scenes and their maps, boxes, scores and curves, each through `figures.show`."""
+"""What goes in, drawn: scenes and their maps, mixtures, boxes and classes, each through `figures.show`."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from rsbook import figures
 from rsbook.archives import bluemarble
-from rsbook.figures import METHOD_COLOURS, METHOD_NAMES, Html
+from rsbook.figures import Html, listed, wrapped
 from rsbook.mixing import Mixed
 from rsbook.scenes import Scenes
 
@@ -37,7 +37,7 @@ def draw_gallery(data: Scenes, indices: Sequence[int], columns: int = 6) -> Html
             above, below = axes[2 * (k // columns), k % columns], axes[2 * (k // columns) + 1, k % columns]
             _show_image(above, data.images[i])
             _show_map(below, data, data.positions[i])
-            below.set_title(_wrapped(data.classes[c] for c in torch.nonzero(data.labels[i]).flatten()), fontsize=6.5)
+            below.set_title(wrapped(data.classes[c] for c in torch.nonzero(data.labels[i]).flatten()), fontsize=6.5)
         _class_legend(figure, data, theme)
         return figure
 
@@ -98,7 +98,7 @@ def draw_mixing(data: Scenes, scenes: Sequence[int], area: Mixed, propagated: Mi
         "the labels before and after mixing.",
         caption="After Figure 1 of the paper, with real scenes. Above the images, below their reference maps: the box "
         "in x₁ is filled with the box from x₂. Right: the labels. "
-        f"The area label names {_listed(wrong) or 'no class'}, each with {data.min_pixels} pixels or fewer left.",
+        f"The area label names {listed(wrong) or 'no class'}, each with {data.min_pixels} pixels or fewer left.",
         data=table,
         name="mixing",
         vector=False,
@@ -162,7 +162,7 @@ def draw_class_frequencies(data: Scenes) -> Html:
                 edgecolor=theme["ink"],
                 linewidth=0.6,
             )
-        ax.set_xticks(place, [_wrapped(c.split()) for c in data.classes], fontsize=8)
+        ax.set_xticks(place, [wrapped(c.split()) for c in data.classes], fontsize=8)
         ax.set_ylabel("scenes with the class, %")
         return figure
 
@@ -206,119 +206,6 @@ def draw_world(folder: Path, step: int = 5) -> Html:
     )
 
 
-def draw_scores(runs: pd.DataFrame, metric: str = "map_macro") -> Html:
-    """The metric of every run by method and area range, in per cent: a point a seed, a bar at the mean."""
-    frame = runs[["method", "area_range", "seed"]].assign(**{metric: (100 * runs[metric]).round(4)})
-    baseline = frame[frame["method"] == "none"][metric]
-    others = frame[frame["method"] != "none"]
-    others = others.assign(area_range=[_range_text(r) for r in others["area_range"]])
-
-    def draw(theme: Theme) -> Figure:
-        figure, ax = figures.axes(theme, height=3.8)
-        if not baseline.empty:
-            style = {"color": METHOD_COLOURS["none"], "linewidth": 1.2, "linestyle": "--"}
-            ax.axhline(baseline.mean(), label=METHOD_NAMES["none"], **style)
-        _draw_groups(ax, others, "area_range", metric)
-        ax.set(xlabel="box area, share of the image", ylabel=f"{METRIC_NAMES[metric]}, test, %")
-        figure.legend(*ax.get_legend_handles_labels(), loc="outside upper center", ncols=4, fontsize=8.5)
-        return figure
-
-    return figures.show(
-        draw,
-        alt=f"Points for the {METRIC_NAMES[metric]} of every run, in groups by area range, coloured by method, with a "
-        "bar at each mean.",
-        caption=f"{METRIC_NAMES[metric]} on the test scenes: a point is a run, that is a seed; a bar is their mean.",
-        data=frame,
-        name=metric,
-    )
-
-
-def draw_learning_curves(runs: pd.DataFrame, metric: str = "map_macro") -> Html:
-    """Validation metric and training loss by epoch, a line a method: mean and extremes over seeds."""
-    curves = pd.concat(
-        pd.DataFrame(row["history"])[["epoch", "loss", metric]].assign(method=row["method"], seed=row["seed"])
-        for _, row in runs.iterrows()
-    )
-
-    def draw(theme: Theme) -> Figure:
-        figure, (left, right) = figures.axes(theme, height=3.3, ncols=2)
-        for method, part in curves.groupby("method", sort=False):
-            for ax, column, scale in ((left, metric, 100), (right, "loss", 1)):
-                by_epoch = scale * part.groupby("epoch")[column].agg(["mean", "min", "max"])
-                ax.fill_between(
-                    by_epoch.index,
-                    by_epoch["min"],
-                    by_epoch["max"],
-                    color=METHOD_COLOURS[method],
-                    alpha=0.2,
-                    linewidth=0,
-                )
-                ax.plot(
-                    by_epoch.index,
-                    by_epoch["mean"],
-                    color=METHOD_COLOURS[method],
-                    label=METHOD_NAMES[method],
-                    linewidth=1.6,
-                )
-        left.set(xlabel="epoch", ylabel=f"{METRIC_NAMES[metric]}, validation, %")
-        right.set(xlabel="epoch", ylabel="training loss")
-        figure.legend(*left.get_legend_handles_labels(), loc="outside upper center", ncols=4, fontsize=8.5)
-        return figure
-
-    return figures.show(
-        draw,
-        alt=f"Two panels of lines by epoch, one line a method: validation {METRIC_NAMES[metric]}, and training loss.",
-        caption=f"Learning curves{_boxes_of(runs)}: the mean over seeds, and the band between lowest and highest "
-        "seed. Losses of different methods are not comparable: their targets differ.",
-        data=curves,
-        name="learning_curves",
-    )
-
-
-def draw_class_scores(runs: pd.DataFrame, classes: Sequence[str]) -> Html:
-    """Average precision of each class in per cent by method: a point a seed, a bar at the mean."""
-    precision = "average_precision"
-    frame = pd.DataFrame(
-        {"method": row["method"], "seed": row["seed"], "class": name, precision: None if ap is None else 100 * ap}
-        for _, row in runs.iterrows()
-        for name, ap in zip(classes, row[precision], strict=True)
-    ).round(4)
-
-    def draw(theme: Theme) -> Figure:
-        figure, ax = figures.axes(theme, height=3.9)
-        _draw_groups(ax, frame, "class", precision)
-        ax.set_ylabel("average precision, test, %")
-        figure.legend(*ax.get_legend_handles_labels(), loc="outside upper center", ncols=4, fontsize=8.5)
-        return figure
-
-    return figures.show(
-        draw,
-        alt="Points for the average precision of each class, one a seed, coloured by method, with a bar at each mean.",
-        caption=f"Average precision of each class on the test scenes{_boxes_of(runs)}: a point is a run, a bar "
-        f"the mean over seeds. {_absent(frame[frame[precision].isna()]['class'])}",
-        data=frame,
-        name="class_scores",
-    )
-
-
-METRIC_NAMES = {"map_macro": "mAP macro", "map_micro": "mAP micro"}
-
-
-def _draw_groups(ax: Any, frame: pd.DataFrame, group: str, value: str) -> None:
-    """Points and a bar at their mean for each method, side by side in each group."""
-    groups, methods = list(dict.fromkeys(frame[group])), list(dict.fromkeys(frame["method"]))
-    width = 0.8 / max(len(methods), 1)
-    for k, method in enumerate(methods):
-        style = {"color": METHOD_COLOURS[method], "label": METHOD_NAMES[method]}
-        for i, name in enumerate(groups):
-            values = frame[(frame["method"] == method) & (frame[group] == name)][value].dropna()
-            at = i + width * (k - (len(methods) - 1) / 2)
-            ax.plot([at - width / 3, at + width / 3], [values.mean()] * 2, linewidth=2.5, **style)
-            ax.scatter([at] * len(values), values, s=16, color=style["color"], alpha=0.75, zorder=3)
-            style.pop("label", None)  # one entry a method in the legend
-    ax.set_xticks(range(len(groups)), [_wrapped(name.split()) for name in groups], fontsize=8)
-
-
 def _grid(rows: int, columns: int, width: float, height: float) -> tuple[Figure, Any]:
     figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
     return figure, figure.subplots(rows, columns, squeeze=False)
@@ -355,8 +242,8 @@ def _show_labels(ax: Any, data: Scenes, columns: Mapping[str, Tensor], theme: Th
             if 0 < weight < 1:
                 ax.text(x, y, f"{weight:.2f}", ha="center", va="center", fontsize=7, color=theme["ink"])
     ax.set(xlim=(-0.6, len(columns) - 0.4), ylim=(len(data.classes) - 0.4, -0.6), aspect="equal")
-    ax.set_xticks(range(len(columns)), [_wrapped(c.split(maxsplit=1)) for c in columns], fontsize=7.5)
-    ax.set_yticks(range(len(data.classes)), [_wrapped([c]) for c in data.classes], fontsize=7)
+    ax.set_xticks(range(len(columns)), [wrapped(c.split(maxsplit=1)) for c in columns], fontsize=7.5)
+    ax.set_yticks(range(len(data.classes)), [wrapped([c]) for c in data.classes], fontsize=7)
     ax.tick_params(length=0, top=True, labeltop=True, bottom=False, labelbottom=False)
     ax.spines[:].set_visible(False)
 
@@ -382,25 +269,3 @@ def _coverage(boxes: Tensor, height: int, width: int) -> np.ndarray:
     for rows, columns, sign in ((top, left, 1), (bottom, right, 1), (top, right, -1), (bottom, left, -1)):
         np.add.at(edges, (rows, columns), sign)
     return edges.cumsum(0).cumsum(1)[:-1, :-1] / len(boxes)
-
-
-def _wrapped(words: Any) -> str:
-    return "\n".join(words)
-
-
-def _listed(names: Sequence[str]) -> str:
-    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
-
-
-def _boxes_of(runs: pd.DataFrame) -> str:
-    ranges = dict.fromkeys(_range_text(r) for r in runs["area_range"] if r is not None)
-    return f", boxes of {_listed(list(ranges))}" if ranges else ""
-
-
-def _absent(classes: Iterable[str]) -> str:
-    names = list(dict.fromkeys(classes))
-    return f"No test scene holds {_listed(names)}: left out of mAP macro." if names else ""
-
-
-def _range_text(area_range: Sequence[float]) -> str:
-    return f"{area_range[0]}–{area_range[1]}"

@@ -6,7 +6,7 @@ import base64
 import html
 import io
 import itertools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -129,6 +129,16 @@ def class_colours(classes: Iterable[str]) -> list[str]:
     """The colour of each class; a class without one of its own gets the next of matplotlib's ten."""
     others = itertools.cycle(matplotlib.color_sequences["tab10"])
     return [CLASS_COLOURS[name] if name in CLASS_COLOURS else to_hex(next(others)) for name in classes]
+
+
+def wrapped(words: Iterable[str]) -> str:
+    """Words one below the other."""
+    return "\n".join(words)
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names as in a sentence: "a", "a and b", "a, b and c"."""
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
 def mean_and_spread(values: Iterable[float], digits: int = 2) -> str:

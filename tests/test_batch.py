@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from zoo import FakePapermill, executed, leftovers, make_root, notebook, write
+from zoo import FIRST, FakePapermill, executed, leftovers, make_root, notebook, write
 
 from rsbook import batch
 
@@ -177,6 +177,18 @@ def test_other_parameters_run_it_again_and_the_same_ones_do_not(tmp_path, paperm
     batch.run(given={"rate": 1}, root=tmp_path)
     assert batch.why_run("w/n", {"rate": 1.0}, tmp_path) is None
     assert [parameters for _, parameters in papermill.ran] == [{"a": 1, "rate": 0.5}, {"a": 1, "rate": 1.0}]
+
+
+def test_an_archive_elsewhere_runs_it_again_when_it_changes(tmp_path, papermill):
+    root, elsewhere = make_root(tmp_path / "root", w__n=notebook(FIRST)), tmp_path / "archives"
+    given = {"data_root": str(elsewhere)}
+    manifest = elsewhere / "bluemarble" / "SHA256SUMS"
+    manifest.parent.mkdir(parents=True)
+    manifest.write_text("00  a.tif")
+    assert batch.run([], given, root) == []
+    assert batch.why_run("w/n", given, root) is None
+    manifest.write_text("11  a.tif")
+    assert batch.why_run("w/n", given, root) == "data changed"
 
 
 def test_the_record_says_what_ran(tmp_path, papermill):

@@ -104,3 +104,10 @@ def test_text_has_contrast_and_methods_can_be_seen(theme):
     assert contrast(colours["muted"], colours["paper"]) >= 4.5
     for colour in figures.METHOD_COLOURS.values():
         assert contrast(colour, colours["paper"]) >= 2.9
+
+
+@pytest.mark.parametrize(
+    ("names", "text"), [([], ""), (["a"], "a"), (["a", "b"], "a and b"), (["a", "b", "c"], "a, b and c")]
+)
+def test_names_in_a_sentence(names, text):
+    assert figures.listed(names) == text
