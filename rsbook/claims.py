@@ -63,9 +63,9 @@ def table_ii(runs: pd.DataFrame) -> pd.DataFrame:
                 "box area": _dashed(text) or "–",
                 "mAP macro": mean_and_spread(part["map_macro"]),
                 "mAP micro": mean_and_spread(part["map_micro"]),
-                "gain over w/o LP": None if gains.empty else f"{100 * gains.mean():+.2f}",
+                "gain over w/o LP": None if gains.empty else _signed(100 * gains.mean()),
                 "n": len(part),
-                "paper: macro": _printed(_published(method, text), signed=False),
+                "paper: macro": None if (paper := _published(method, text)) is None else f"{paper:.2f}",
                 "paper: gain": _printed(_published_gain(text)) if method == "cutmix_lp_map" else None,
             }
         )
@@ -220,8 +220,8 @@ def _published_gain(text: str) -> float | None:
     return None if ours is None or over is None else ours - over
 
 
-def _printed(value: float | None, signed: bool = True) -> str:
-    return "not printed" if value is None else f"{value:+.2f}" if signed else f"{value:.2f}"
+def _printed(gain: float | None) -> str:
+    return "not printed" if gain is None else f"{gain:+.2f}"
 
 
 def _points(differences: pd.Series) -> str:
@@ -229,7 +229,11 @@ def _points(differences: pd.Series) -> str:
     if differences.empty or differences.isna().any():
         return "not run"
     spread = f"\u00a0±\u00a0{100 * differences.std():.2f}" if len(differences) > 1 else ""
-    return f"{100 * differences.mean():+.2f}{spread}"
+    return _signed(100 * differences.mean()) + spread
+
+
+def _signed(points: float) -> str:
+    return f"{points:+.2f}".replace("-", "−")
 
 
 def _at(value: str, text: str) -> str:
