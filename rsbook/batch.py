@@ -52,7 +52,8 @@ def find(patterns=(), root=ROOT):
         glob = pattern.removeprefix("notebooks/").removesuffix(".ipynb")  # what the shell completes will do as well
         matches = {name for name in names if name == glob or fnmatch.fnmatchcase(name, glob)}
         if not matches:
-            near = [name for name in names if difflib.get_close_matches(glob, (name, name.split("/")[1]), 1, 0.5)]
+            best = difflib.get_close_matches(glob, [*names, *(name.split("/")[1] for name in names)], 1, 0.5)
+            near = [name for name in names if {name, name.split("/")[1]} & set(best)]
             raise UsageError(f"no notebook matches {pattern!r}; nearest: {', '.join(near or names)}")
         chosen |= matches
     return sorted(chosen)
