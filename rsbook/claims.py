@@ -25,7 +25,7 @@ def table_i(data: Scenes) -> pd.DataFrame:
     train = data.split("train")
     ours = {
         "data set": f"{data.name} (ours)",
-        "training scenes": len(train),
+        "training scenes": f"{len(train):,}",
         "classes": len(data.classes),
         "classes a scene": round(data.labels[train].float().sum(dim=1).mean().item(), 2),
         "bands": data.images.shape[1],
@@ -36,7 +36,7 @@ def table_i(data: Scenes) -> pd.DataFrame:
     theirs = [
         {
             "data set": f"{row.dataset} (paper)",
-            "training scenes": row.training_images,
+            "training scenes": f"{row.training_images:,}",
             "classes": row.classes,
             "classes a scene": row.average_labels,
             "bands": row.bands,

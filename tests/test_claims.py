@@ -129,7 +129,7 @@ def test_table_ii_sets_ours_beside_published():
 def test_table_i_counts_the_training_split(tiny_scenes):
     first = claims.table_i(tiny_scenes).iloc[0]
     train = tiny_scenes.split("train")
-    assert first["training scenes"] == len(train)
+    assert first["training scenes"] == f"{len(train):,}"
     assert first["classes a scene"] == round(float(tiny_scenes.labels[train].sum()) / len(train), 2)
 
 
