@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from rsbook import figures
-from rsbook.figures import METHOD_COLOURS, METHOD_NAMES, Html, listed, wrapped
+from rsbook.figures import METHOD_COLOURS, METHOD_NAMES, Html, listed
 
 Theme = Mapping[str, str]
 METRIC_NAMES = {"map_macro": "mAP macro", "map_micro": "mAP micro"}
@@ -42,17 +42,17 @@ def draw_scores(runs: pd.DataFrame, metric: str = "map_macro") -> Html:
     )
 
 
-def draw_learning_curves(runs: pd.DataFrame, metric: str = "map_macro") -> Html:
-    """Validation metric and training loss by epoch, a line a method: mean and extremes over seeds."""
+def draw_learning_curves(runs: pd.DataFrame) -> Html:
+    """Validation mAP macro and training loss by epoch, a line a method: mean and extremes over seeds."""
     curves = pd.concat(
-        pd.DataFrame(row["history"])[["epoch", "loss", metric]].assign(method=row["method"], seed=row["seed"])
+        pd.DataFrame(row["history"])[["epoch", "loss", "map_macro"]].assign(method=row["method"], seed=row["seed"])
         for _, row in runs.iterrows()
     )
 
     def draw(theme: Theme) -> Figure:
         figure, (left, right) = figures.axes(theme, height=3.3, ncols=2)
         for method, part in curves.groupby("method", sort=False):
-            for ax, column, scale in ((left, metric, 100), (right, "loss", 1)):
+            for ax, column, scale in ((left, "map_macro", 100), (right, "loss", 1)):
                 by_epoch = scale * part.groupby("epoch")[column].agg(["mean", "min", "max"])
                 ax.fill_between(
                     by_epoch.index,
@@ -69,14 +69,14 @@ def draw_learning_curves(runs: pd.DataFrame, metric: str = "map_macro") -> Html:
                     label=METHOD_NAMES[method],
                     linewidth=1.6,
                 )
-        left.set(xlabel="epoch", ylabel=f"{METRIC_NAMES[metric]}, validation, %")
+        left.set(xlabel="epoch", ylabel="mAP macro, validation, %")
         right.set(xlabel="epoch", ylabel="training loss")
         figure.legend(*left.get_legend_handles_labels(), loc="outside upper center", ncols=4, fontsize=8.5)
         return figure
 
     return figures.show(
         draw,
-        alt=f"Two panels of lines by epoch, one line a method: validation {METRIC_NAMES[metric]}, and training loss.",
+        alt="Two panels of lines by epoch, one line a method: validation mAP macro, and training loss.",
         caption=f"Learning curves{_boxes_of(runs)}: the mean over seeds, and the band between lowest and highest "
         "seed. Losses of different methods are not comparable: their targets differ.",
         data=curves,
@@ -122,7 +122,7 @@ def _draw_groups(ax: Any, frame: pd.DataFrame, group: str, value: str) -> None:
             ax.plot([at - width / 3, at + width / 3], [values.mean()] * 2, linewidth=2.5, **style)
             ax.scatter([at] * len(values), values, s=16, color=style["color"], alpha=0.75, zorder=3)
             style.pop("label", None)  # one entry a method in the legend
-    ax.set_xticks(range(len(groups)), [wrapped(name.split()) for name in groups], fontsize=8)
+    ax.set_xticks(range(len(groups)), ["\n".join(name.split()) for name in groups], fontsize=8)
 
 
 def _boxes_of(runs: pd.DataFrame) -> str:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from rsbook import figures
 from rsbook.archives import bluemarble
-from rsbook.figures import Html, listed, wrapped
+from rsbook.figures import Html, listed
 from rsbook.mixing import Mixed
 from rsbook.scenes import Scenes
 
@@ -37,7 +37,7 @@ def draw_gallery(data: Scenes, indices: Sequence[int], columns: int = 6) -> Html
             above, below = axes[2 * (k // columns), k % columns], axes[2 * (k // columns) + 1, k % columns]
             _show_image(above, data.images[i])
             _show_map(below, data, data.positions[i])
-            below.set_title(wrapped(data.classes[c] for c in torch.nonzero(data.labels[i]).flatten()), fontsize=6.5)
+            below.set_title("\n".join(data.classes[c] for c in torch.nonzero(data.labels[i]).flatten()), fontsize=6.5)
         _class_legend(figure, data, theme)
         return figure
 
@@ -162,7 +162,7 @@ def draw_class_frequencies(data: Scenes) -> Html:
                 edgecolor=theme["ink"],
                 linewidth=0.6,
             )
-        ax.set_xticks(place, [wrapped(c.split()) for c in data.classes], fontsize=8)
+        ax.set_xticks(place, ["\n".join(c.split()) for c in data.classes], fontsize=8)
         ax.set_ylabel("scenes with the class, %")
         return figure
 
@@ -242,8 +242,8 @@ def _show_labels(ax: Any, data: Scenes, columns: Mapping[str, Tensor], theme: Th
             if 0 < weight < 1:
                 ax.text(x, y, f"{weight:.2f}", ha="center", va="center", fontsize=7, color=theme["ink"])
     ax.set(xlim=(-0.6, len(columns) - 0.4), ylim=(len(data.classes) - 0.4, -0.6), aspect="equal")
-    ax.set_xticks(range(len(columns)), [wrapped(c.split(maxsplit=1)) for c in columns], fontsize=7.5)
-    ax.set_yticks(range(len(data.classes)), [wrapped([c]) for c in data.classes], fontsize=7)
+    ax.set_xticks(range(len(columns)), ["\n".join(c.split(maxsplit=1)) for c in columns], fontsize=7.5)
+    ax.set_yticks(range(len(data.classes)), data.classes, fontsize=7)
     ax.tick_params(length=0, top=True, labeltop=True, bottom=False, labelbottom=False)
     ax.spines[:].set_visible(False)
 

@@ -131,11 +131,6 @@ def class_colours(classes: Iterable[str]) -> list[str]:
     return [CLASS_COLOURS[name] if name in CLASS_COLOURS else to_hex(next(others)) for name in classes]
 
 
-def wrapped(words: Iterable[str]) -> str:
-    """Words one below the other."""
-    return "\n".join(words)
-
-
 def listed(names: Sequence[str]) -> str:
     """Names as in a sentence: "a", "a and b", "a, b and c"."""
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)

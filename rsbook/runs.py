@@ -283,7 +283,10 @@ def _workers(device: str, jobs: int) -> int:
     if device == "cuda":
         return min(jobs, torch.cuda.device_count())
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(jobs, int(os.environ.get("RSBOOK_WORKERS", cores)))
+    asked = os.environ.get("RSBOOK_WORKERS", str(cores))
+    if not asked.isdecimal():
+        raise ValueError(f"RSBOOK_WORKERS={asked!r}: expected a number of processes, 0 for this one")
+    return min(jobs, int(asked))
 
 
 def _run_all(jobs: list[Job], workers: int, progress: bool) -> None:

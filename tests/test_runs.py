@@ -555,3 +555,12 @@ def test_a_run_finds_its_checkpoint_again_and_leaves_none_behind(table, store):
     assert table(rows)["score"].tolist() == [0.125]
     assert not path.exists()
     assert calls(store) == [1, 1]
+
+
+def test_the_environment_says_how_many_runs_go_on_at_once(monkeypatch):
+    monkeypatch.setenv("RSBOOK_WORKERS", "3")
+    assert [runs._workers("cpu", jobs) for jobs in (2, 9)] == [2, 3]
+    for wrong in ("two", "-1", "1.5", ""):
+        monkeypatch.setenv("RSBOOK_WORKERS", wrong)
+        with pytest.raises(ValueError, match=f"RSBOOK_WORKERS='{wrong}': expected a number of processes"):
+            runs._workers("cpu", 9)
