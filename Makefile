@@ -22,11 +22,14 @@ lint: $(READY)
 	$(BIN)/nbstripout --verify notebooks/*/*.ipynb
 
 bench: $(READY)  ## each hot path against its peers; tables in benchmarks/results
-	$(BIN)/python benchmarks/mixing.py
+	$(BIN)/uv pip install -q --python .venv -r benchmarks/requirements.lock
+	set -e; for script in benchmarks/*.py; do $(BIN)/python $$script; done
 
-lock: $(READY)  ## resolve requirements.lock anew, after a change of pyproject.toml
-	$(BIN)/uv pip compile -q --universal --python-version 3.11 --all-extras --generate-hashes --no-annotate --no-header \
-		--no-emit-index-url --no-emit-find-links --upgrade pyproject.toml -o requirements.lock
+LOCK := $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
+	--no-emit-index-url --no-emit-find-links --upgrade pyproject.toml
+lock: $(READY)  ## resolve the lock files anew, after a change of pyproject.toml
+	$(LOCK) --extra book --extra test -o requirements.lock
+	$(LOCK) --extra bench -c requirements.lock -o benchmarks/requirements.lock
 
 clean:  ## all that is made again in minutes; the environment and the records of training runs stay
 	rm -rf _build book/_executed book/assets/vendor .pytest_cache .ruff_cache .hypothesis
