@@ -1,6 +1,7 @@
-"""The front door: `python -m rsbook run` executes notebooks, `python -m rsbook report` renders the book."""
+"""The front door: `python -m rsbook data` gets archives ready, `run` executes notebooks, `report` renders the book."""
 
 import argparse
+import difflib
 import re
 import signal
 import sys
@@ -15,8 +16,21 @@ examples:
   python -m rsbook run "*/5a*" -p seeds="[1, 2, 3]" -p device=cuda
   python -m rsbook run --dry-run                               what would run, and why
   python -m rsbook report                                      the pages, in _build/html
+  python -m rsbook data --help                                 archives: list, card, prepare, check
 
 exit codes: 0 all fine · 1 a notebook or the rendering failed · 2 wrong usage or parameters · 130 interrupted
+"""
+
+DATA_EXAMPLES = """\
+examples:
+  python -m rsbook data list                                   every archive in a line: what, licence, size, where
+  python -m rsbook data card deepglobe                         where to get it and what to unpack where
+  python -m rsbook data prepare deepglobe --root /big/disk     from /big/disk/deepglobe/raw, once
+  python -m rsbook data check deepglobe --root /big/disk       hash every file
+
+Notebooks find an archive elsewhere with -p dataset=deepglobe -p data_root=/big/disk.
+
+exit codes: 0 all fine · 1 files are missing or damaged · 2 wrong usage · 130 interrupted: the next run goes on
 """
 
 
@@ -75,7 +89,30 @@ def _parser():
     run.add_argument("--dry-run", action="store_true", help="list what would run and why, run nothing")
     report = commands.add_parser("report", help="render the book from the executed notebooks")
     report.add_argument("--out", metavar="DIR", help="where the pages go; default: _build/html")
+    _add_data(commands)
     return parser
+
+
+def _add_data(commands):
+    data = commands.add_parser(
+        "data",
+        help="list, describe, prepare and check archives",
+        description="Archives: what there is, where to get it, getting it ready, checking it.",
+        epilog=DATA_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    actions = data.add_subparsers(dest="action", metavar="ACTION", required=True)
+    for name, text in (
+        ("list", "every archive in a line: what, licence, size, where, ready or not"),
+        ("card", "what an archive is, where to get it and what to unpack where"),
+        ("prepare", "read DIR/NAME/raw once into arrays in DIR/NAME; goes on after an interruption"),
+        ("check", "hash every file of a prepared archive"),
+    ):
+        action = actions.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
+        if name != "list":
+            action.add_argument("name", metavar="NAME", help="as `data list` shows it")
+        if name != "card":
+            action.add_argument("--root", metavar="DIR", help="folder of the archives; default: data in the project")
 
 
 def _run(arguments, root):
@@ -98,13 +135,61 @@ def _report(arguments, root):
     return 0
 
 
+def _data(arguments, root):
+    from rsbook import preparing, scenes
+
+    if arguments.action != "list" and arguments.name not in scenes.ARCHIVES:
+        near = difflib.get_close_matches(arguments.name, scenes.ARCHIVES, 1, 0.5)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise batch.UsageError(f"no archive {arguments.name!r}; {hint}There are {', '.join(scenes.ARCHIVES)}")
+    if arguments.action == "prepare" and arguments.name not in preparing.PREPARED:
+        raise batch.UsageError(f"{arguments.name} needs no preparing: it comes with the repository")
+    try:
+        return {"list": _list, "card": _card, "prepare": _prepare, "check": _check}[arguments.action](arguments)
+    except (scenes.DataError, OSError) as error:
+        print(f"rsbook: {error}", file=sys.stderr)
+        return 1
+
+
+def _list(arguments):
+    from rsbook import preparing, scenes
+
+    for name, facts in preparing.catalogue().items():
+        folder = scenes.location(name, arguments.root)
+        here = f"{name:<12} {preparing.state(folder):<11} {facts['size']:>7}"
+        print(f"{here}  {facts['what']} · {facts['licence']} · {folder}")
+    return 0
+
+
+def _card(arguments):
+    from rsbook import scenes
+
+    print((scenes.DATA / arguments.name / "README.md").read_text("utf-8"), end="")
+    return 0
+
+
+def _prepare(arguments):
+    from rsbook import preparing
+
+    print(preparing.summary(preparing.prepare(arguments.name, arguments.root)))
+    return 0
+
+
+def _check(arguments):
+    from rsbook import preparing, scenes
+
+    files, size = preparing.check(scenes.location(arguments.name, arguments.root))
+    print(f"{arguments.name}: {files} files, {size / 1e6:,.1f} MB, as SHA256SUMS says")
+    return 0
+
+
 def main(argv=None, root=batch.ROOT):
     """Run one command and return its exit code; argparse leaves with code 2 by itself."""
     if argv is None:  # as a program: what ends us must end the kernel as well, and leave no temporary file
         signal.signal(signal.SIGTERM, signal.default_int_handler)
     arguments = _parser().parse_args(argv)
     try:
-        return {"run": _run, "report": _report}[arguments.command](arguments, root)
+        return {"run": _run, "report": _report, "data": _data}[arguments.command](arguments, root)
     except batch.BatchError as error:
         print(f"rsbook: {error}", file=sys.stderr)
         return 2 if isinstance(error, batch.UsageError) else 1

@@ -14,12 +14,13 @@ from matplotlib.collections import PatchCollection
 from matplotlib.colors import BoundaryNorm, ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
-from torch import Tensor
+from torch import Generator, Tensor
 
 from rsbook import figures
 from rsbook.archives import bluemarble
 from rsbook.figures import Html, listed
-from rsbook.mixing import Mixed
+from rsbook.mixing import Mixed, fmix
+from rsbook.positions import to_reference_maps
 from rsbook.scenes import Scenes
 
 Theme = Mapping[str, str]
@@ -35,7 +36,7 @@ def draw_gallery(data: Scenes, indices: Sequence[int], columns: int = 6) -> Html
             ax.axis("off")
         for k, i in enumerate(indices):
             above, below = axes[2 * (k // columns), k % columns], axes[2 * (k // columns) + 1, k % columns]
-            _show_image(above, data.images[i])
+            _show_image(above, data, i)
             _show_map(below, data, data.positions[i])
             below.set_title("\n".join(data.classes[c] for c in torch.nonzero(data.labels[i]).flatten()), fontsize=6.5)
         _class_legend(figure, data, theme)
@@ -79,7 +80,7 @@ def draw_mixing(data: Scenes, scenes: Sequence[int], area: Mixed, propagated: Mi
         left, right = figure.subfigures(1, 2, width_ratios=(1.75, 1))
         axes = left.subplots(2, 3)
         for k, (title, image, bits, rectangle) in enumerate(columns):
-            _show_image(axes[0, k], image)
+            _show_image(axes[0, k], data, image)
             _show_map(axes[1, k], data, bits)
             axes[0, k].set_title(title, fontsize=8.5)
             _draw_box(axes[0, k], rectangle, "white")
@@ -101,6 +102,119 @@ def draw_mixing(data: Scenes, scenes: Sequence[int], area: Mixed, propagated: Mi
         f"The area label names {listed(wrong) or 'no class'}, each with {data.min_pixels} pixels or fewer left.",
         data=table,
         name="mixing",
+        vector=False,
+    )
+
+
+def draw_noise(data: Scenes, scenes: Sequence[int], clean: Tensor, noisy: Mapping[str, Tensor]) -> Html:
+    """Figure 3 of the paper, from real scenes: images, their reference maps, and the maps with noise, a row each.
+
+    scenes: indices (n,) of the scenes; clean and each of noisy, by its name: class positions (n,H,W).
+    """
+    rows = {"scene": None, "map": clean, **noisy}
+
+    def draw(theme: Theme) -> Figure:
+        figure, axes = _grid(len(rows), len(scenes), 1.15, 1.18)
+        for k, (name, bits) in enumerate(rows.items()):
+            axes[k, 0].set_ylabel(name, fontsize=8, color=theme["ink"])
+            for j, i in enumerate(scenes):
+                if bits is None:
+                    _show_image(axes[k, j], data, i)
+                else:
+                    _show_map(axes[k, j], data, bits[j])
+        _class_legend(figure, data, theme)
+        return figure
+
+    changed = {
+        name: [round(100 * (bits[j] != clean[j]).float().mean().item(), 1) for j in range(len(scenes))]
+        for name, bits in noisy.items()
+    }
+    return figures.show(
+        draw,
+        alt=f"{len(scenes)} satellite scenes above their land-cover maps, clean and with noise of rising strength.",
+        caption="After Figure 3 of the paper, with real scenes: image, reference map, and the map with noise. The data "
+        "behind: per cent of the pixels that changed.",
+        data=pd.DataFrame({"scene": list(scenes)} | changed),
+        name="noise",
+        vector=False,
+    )
+
+
+def draw_masks(data: Scenes, scenes: Sequence[int], activations: Tensor, masks: Tensor) -> Html:
+    """Figure 5 of the paper, from real scenes: what a network looks at for each class of the label, and the masks.
+
+    activations: (n,L,h,w) · masks: class positions (n,H,W), of the scenes (n,). Three classes of each label are drawn.
+    """
+    pairs = [(j, c) for j, i in enumerate(scenes) for c in torch.nonzero(data.labels[i]).flatten().tolist()[:3]]
+    size = data.images.shape[2:]
+    heat = torch.nn.functional.interpolate(activations, size=size, mode="bilinear", align_corners=False)
+    low, high = heat.flatten(2).min(dim=2).values, heat.flatten(2).max(dim=2).values
+    heat = (heat - low[..., None, None]) / (high - low).clamp(min=1e-12)[..., None, None]
+    titles = ("scene", "activation", "mask", "map")
+
+    def draw(theme: Theme) -> Figure:
+        figure, axes = _grid(len(titles), len(pairs), 0.98, 1.12)
+        for k, (j, c) in enumerate(pairs):
+            _show_image(axes[0, k], data, scenes[j])
+            axes[0, k].set_title("\n".join(data.classes[c].split(maxsplit=1)), fontsize=7)
+            axes[1, k].imshow(heat[j, c].numpy(), cmap="viridis", vmin=0, vmax=1, interpolation="nearest")
+            colours = ListedColormap([theme["paper"], figures.class_colours(data.classes)[c]])
+            for row, bits in ((2, masks[j]), (3, None if data.positions is None else data.positions[scenes[j]])):
+                if bits is not None:
+                    there = (bits >> c & 1).numpy()
+                    axes[row, k].imshow(there, cmap=colours, vmin=0, vmax=1, interpolation="nearest")
+            for ax in axes[:, k]:
+                ax.set(xticks=[], yticks=[])
+        for ax, title in zip(axes[:, 0], titles, strict=True):
+            ax.set_ylabel(title, fontsize=8, color=theme["ink"])
+        return figure
+
+    return figures.show(
+        draw,
+        alt="Satellite scenes, class by class: the scene, a heat map of what the network looks at, the mask cut from "
+        "it, and where the reference map has the class.",
+        caption="After Figure 5 of the paper, with real scenes. A column is a class of a scene's label: activation, "
+        "explanation mask, and the reference map's pixels of that class, which the network never saw.",
+        data=pd.DataFrame([{"scene": scenes[j], "class": data.classes[c]} for j, c in pairs]),
+        name="masks",
+        vector=False,
+    )
+
+
+def draw_blobs(
+    data: Scenes, scenes: Sequence[int], area_range: tuple[float, float], seed: int, columns: int = 6
+) -> Html:
+    """Mixtures of scenes with blobs in place of boxes (FMix): the image and its mixed map, with the label."""
+    batch, generator = list(scenes), Generator().manual_seed(seed)
+    mixed = fmix(
+        data.images[batch],
+        data.labels[batch],
+        data.positions[batch],
+        area_range=tuple(area_range),
+        probability=1.0,
+        min_pixels=data.min_pixels,
+        generator=generator,
+    )
+
+    def draw(theme: Theme) -> Figure:
+        figure, axes = _grid(2, columns, 1.25, 1.4)
+        for k in range(columns):
+            _show_image(axes[0, k], data, mixed.images[k])
+            _show_map(axes[1, k], data, mixed.positions[k])
+            for ax, colour in zip(axes[:, k], ("white", "black"), strict=True):
+                ax.contour(mixed.masks[k].numpy(), levels=[0.5], colors=colour, linewidths=1.2)
+            names = [data.classes[c] for c in torch.nonzero(mixed.labels[k]).flatten()]
+            axes[1, k].set_title("\n".join(names), fontsize=6.5)
+        _class_legend(figure, data, theme)
+        return figure
+
+    return figures.show(
+        draw,
+        alt=f"{columns} mixtures of two satellite scenes, with curved outlines, above their mixed land-cover maps.",
+        caption="Mixtures with blobs: inside the outline is the partner. Below the mixed maps, titled with the "
+        "propagated labels.",
+        data=pd.DataFrame(mixed.labels[:columns].int().numpy(), columns=data.classes),
+        name="blobs",
         vector=False,
     )
 
@@ -211,13 +325,20 @@ def _grid(rows: int, columns: int, width: float, height: float) -> tuple[Figure,
     return figure, figure.subplots(rows, columns, squeeze=False)
 
 
-def _show_image(ax: Any, image: Tensor) -> None:
-    ax.imshow(image[:3].movedim(0, -1).numpy(), interpolation="nearest")
+def _show_image(ax: Any, data: Scenes, image: int | Tensor) -> None:
+    """A scene by its index, or an image (C,H,W) of the data set, in red, green and blue."""
+    image = data.images[image] if isinstance(image, int) else image
+    pixels = image[list(data.rgb)].movedim(0, -1).numpy()
+    if pixels.dtype != np.uint8:  # reflectances: the training mean in the middle, three deviations to white
+        bands = list(data.rgb)
+        top = (data.mean[bands] + 3 * data.std[bands]).numpy()
+        pixels = (pixels / top).clip(0, 1)
+    ax.imshow(pixels, interpolation="nearest")
     ax.set(xticks=[], yticks=[])
 
 
 def _show_map(ax: Any, data: Scenes, bits: Tensor) -> None:
-    classes = np.log2(bits.numpy().astype(np.uint32)).astype(int)  # a reference map has one bit a pixel
+    classes = np.ma.masked_less(to_reference_maps(bits[None], len(data.classes))[0].numpy(), 0)
     norm = BoundaryNorm(np.arange(len(data.classes) + 1) - 0.5, len(data.classes))
     ax.imshow(classes, cmap=ListedColormap(figures.class_colours(data.classes)), norm=norm, interpolation="nearest")
     ax.set(xticks=[], yticks=[])

@@ -12,6 +12,7 @@ from typing import Any
 
 import matplotlib
 import pandas as pd
+from IPython.display import display
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
@@ -21,7 +22,18 @@ THEMES = {
     "dark": {"ink": "#e6e9ec", "muted": "#9ba5af", "grid": "#3a414a", "paper": "#121212"},
 }
 # Colour-blind-safe (Okabe & Ito), the same method in the same colour on every page; readable on both papers.
-METHOD_COLOURS = {"none": "#8a8f98", "cutout": "#009E73", "cutmix": "#D55E00", "cutmix_lp_map": "#3C8FD9"}
+METHOD_COLOURS = {
+    "none": "#8a8f98",
+    "cutout": "#009E73",
+    "random_resized_crop": "#B8860B",
+    "random_rotate": "#A05A2C",
+    "cutmix": "#D55E00",
+    "cutmix_lp_map": "#3C8FD9",
+    "cutmix_lp_map_rare": "#7A6FD0",
+    "cutmix_lp_xai": "#C2619D",
+    "fmix": "#D1495B",
+    "fmix_lp_map": "#2A9BA8",
+}
 # One colour a class across the whole book: they name the ground, and normal, protanope, deuteranope and tritanope eyes
 # tell any two apart, on light and on dark pages (tests/test_bluemarble.py measures it).
 CLASS_COLOURS = {
@@ -36,8 +48,14 @@ CLASS_COLOURS = {
 METHOD_NAMES = {
     "none": "no augmentation",
     "cutout": "CutOut",
+    "random_resized_crop": "RandomResizedCrop",
+    "random_rotate": "RandomRotate",
     "cutmix": "CutMix w/o LP",
     "cutmix_lp_map": "CutMix with LP_map",
+    "cutmix_lp_map_rare": "CutMix that looks, LP_map",
+    "cutmix_lp_xai": "CutMix with LP_XAI",
+    "fmix": "FMix w/o LP",
+    "fmix_lp_map": "FMix with LP_map",
 }
 VERDICTS = ("holds", "fails", "open")
 
@@ -123,6 +141,16 @@ def draw_table(
         f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>",
         text=frame.to_string(index=False),
     )
+
+
+def share(name: str, shown: Html) -> None:
+    """Leave a piece of page in the executed notebook for other pages, which show it by {glue} and this name.
+
+    It is stored as `myst_nb.glue` stores it, without a need for Sphinx where notebooks run.
+    """
+    prefix = "application/papermill.record/"
+    record = {f"{prefix}text/html": shown.html, f"{prefix}text/plain": shown.text}
+    display(record, raw=True, metadata={"scrapbook": {"name": name, "mime_prefix": prefix}})
 
 
 def class_colours(classes: Iterable[str]) -> list[str]:

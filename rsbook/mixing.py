@@ -1,4 +1,4 @@
-"""CutOut and CutMix on batches, with area labels or label propagation (Burgert et al., arXiv 2405.13451, section III).
+"""CutOut, CutMix and FMix on batches, with area labels or label propagation (Burgert et al., arXiv 2405.13451).
 
 Label propagation is written once, for any class positions: the labels of a mixed scene are read from how many pixels
 of each class the hole leaves and the patch brings. Summed-area tables give these counts, so propagation costs next to
@@ -15,22 +15,26 @@ from torch import Generator, Tensor
 
 from rsbook.positions import AreaTables, check_bits, check_min_pixels, to_labels
 
+CANDIDATES = 8  # patches to choose from, where they are chosen by what they hold
+
 
 @dataclass(frozen=True)
 class Mixed:
-    """A batch after CutOut or CutMix, with what was done to it.
+    """A batch after CutOut, CutMix or FMix, with what was done to it.
 
     images (B,C,H,W) as given in type · labels (B,L) float32 · boxes (B,4), the hole in each scene, and sources (B,4),
-    the patch in its partner: top, left, bottom, right, half-open · partner (B,) index of x₂ · applied (B,) bool:
-    where False, the scene and its label are untouched and box, source and partner say only what was drawn.
+    the patch in its partner: top, left, bottom, right, half-open; None after FMix, whose holes are masks (B,H,W) bool ·
+    partner (B,) index of x₂ · applied (B,) bool: where False, the scene and its label are untouched and the others say
+    only what was drawn.
     """
 
     images: Tensor
     labels: Tensor
-    boxes: Tensor
-    sources: Tensor
+    boxes: Tensor | None
+    sources: Tensor | None
     partner: Tensor
     applied: Tensor
+    masks: Tensor | None = None
     _given: Tensor | AreaTables | None = None
 
     @property
@@ -38,7 +42,9 @@ class Mixed:
         """Class positions (B,H,W) int32 of the mixed scenes (m̃ of eq. 8, ẽ of eq. 10), pasted when asked for."""
         if self._given is None:
             return None
-        bits = self._given.bits if isinstance(self._given, AreaTables) else self._given
+        bits = _bits(self._given)
+        if self.masks is not None:
+            return torch.where(self.masks & self.applied.view(-1, 1, 1), bits[self.partner], bits)
         return _paste(bits.unsqueeze(1), self.boxes, self.sources, self.partner, self.applied).squeeze(1)
 
 
@@ -99,6 +105,7 @@ def cutmix(
     probability: float = 0.5,
     aligned: bool = False,
     min_pixels: int = 0,
+    class_weights: Tensor | None = None,
     generator: Generator,
 ) -> Mixed:
     """Paste a box of each image's partner into the image (B,C,H,W) and label the mixture (eqs. 1–11).
@@ -115,8 +122,15 @@ def cutmix(
     _check_positions(positions, images, labels)
     height, width = images.shape[2:]
     boxes, applied = _draw(images, area_range, probability, generator)
-    partner = torch.randperm(len(images), generator=generator, device=generator.device)
-    sources = boxes if aligned else _place(boxes[:, 2:] - boxes[:, :2], height, width, generator)
+    if class_weights is None:
+        partner = torch.randperm(len(images), generator=generator, device=generator.device)
+        sources = boxes if aligned else _place(boxes[:, 2:] - boxes[:, :2], height, width, generator)
+    else:
+        if positions is None or aligned:
+            raise ValueError(
+                "class_weights: patches are chosen by what they hold, which needs positions and no `aligned`"
+            )
+        partner, sources = _choose(positions, boxes, class_weights, min_pixels, generator)
     boxes, sources, partner, applied = (t.to(images.device) for t in (boxes, sources, partner, applied))
 
     if positions is None:
@@ -138,6 +152,89 @@ def cutmix(
         applied=applied,
         _given=positions,
     )
+
+
+def sample_blobs(
+    n: int, height: int, width: int, area_range: tuple[float, float], generator: Generator, decay: float = 3.0
+) -> Tensor:
+    """Masks (n,height,width) bool of a few smooth blobs each, with the areas that boxes of area_range have.
+
+    Noise whose spectrum falls with the frequency to the power of −decay is cut at the height that leaves the area
+    (FMix: Harris et al., arXiv 2002.12047, section 4.2). Raises ValueError as `sample_boxes` does.
+    """
+    boxes = sample_boxes(n, height, width, area_range, generator)
+    area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    device = generator.device
+    rows, columns = torch.fft.fftfreq(height, device=device), torch.fft.rfftfreq(width, device=device)
+    frequency = torch.hypot(rows.unsqueeze(1), columns).clamp(min=1 / max(height, width))
+    noise = torch.randn(n, *frequency.shape, 2, generator=generator, device=device) / frequency.unsqueeze(-1) ** decay
+    grey = torch.fft.irfft2(torch.view_as_complex(noise), s=(height, width)).flatten(1)
+    rank = grey.argsort(dim=1, descending=True).argsort(dim=1)  # of each pixel: exact areas, ties or not
+    return (rank < area.unsqueeze(1)).view(n, height, width)
+
+
+def fmix(
+    images: Tensor,
+    labels: Tensor,
+    positions: Tensor | AreaTables | None = None,
+    *,
+    area_range: tuple[float, float],
+    probability: float = 0.5,
+    min_pixels: int = 0,
+    generator: Generator,
+) -> Mixed:
+    """CutMix with blobs in place of boxes (FMix: Harris et al., arXiv 2002.12047), the patch at the place of the hole.
+
+    Arguments and labels are those of `cutmix`, with the area of the blobs for that of the box. Raises ValueError as
+    `cutmix` does.
+    """
+    _check(images, labels, probability)
+    check_min_pixels(min_pixels)
+    _check_positions(positions, images, labels)
+    height, width = images.shape[2:]
+    masks = sample_blobs(len(images), height, width, area_range, generator)
+    applied = torch.rand(len(images), generator=generator, device=generator.device) < probability
+    partner = torch.randperm(len(images), generator=generator, device=generator.device)
+    masks, applied, partner = (t.to(images.device) for t in (masks, applied, partner))
+
+    replaced = masks & applied.view(-1, 1, 1)
+    if positions is None:
+        share = masks.flatten(1).float().mean(dim=1, keepdim=True)
+        mixed = (1 - share) * labels.float() + share * labels[partner].float()
+    else:
+        bits = _bits(positions)
+        mixed = to_labels(torch.where(replaced, bits[partner], bits), labels.shape[1], min_pixels).float()
+    moved = _as_moved(images)
+    return Mixed(
+        images=torch.where(replaced.unsqueeze(1), moved[partner], moved).view(images.dtype),
+        labels=torch.where(applied.unsqueeze(1), mixed, labels.float()),
+        boxes=None,
+        sources=None,
+        partner=partner,
+        applied=applied,
+        masks=masks,
+        _given=positions,
+    )
+
+
+def _choose(
+    positions: Tensor | AreaTables, boxes: Tensor, class_weights: Tensor, min_pixels: int, generator: Generator
+) -> tuple[Tensor, Tensor]:
+    """Partner (B,) and source (B,4) of each box: one of CANDIDATES, drawn by the weight of the classes it holds."""
+    tables = positions if isinstance(positions, AreaTables) else AreaTables(positions, len(class_weights))
+    batch, (height, width) = len(tables), tables.shape
+    partners = _integers(torch.full((CANDIDATES * batch,), batch, device=generator.device), generator)
+    size = (boxes[:, 2:] - boxes[:, :2]).repeat(CANDIDATES, 1)
+    sources = _place(size, height, width, generator)
+    held = tables[partners].counts(sources.to(tables.device)) > min_pixels
+    weight = (held.float() @ class_weights.to(tables.device).float()).view(CANDIDATES, batch).T.to(generator.device)
+    chosen = torch.multinomial(weight + 1e-6, 1, generator=generator).squeeze(1)  # a patch may hold nothing
+    chosen = chosen * batch + torch.arange(batch, device=generator.device)
+    return partners[chosen], sources[chosen]
+
+
+def _bits(positions: Tensor | AreaTables) -> Tensor:
+    return positions.bits if isinstance(positions, AreaTables) else positions
 
 
 def _draw(

@@ -12,12 +12,15 @@ from torch import Generator, nn
 NARROW = "narrow_resnet"
 
 
-def classifier(name: str, bands: int, classes: int, generator: Generator) -> nn.Module:
+def classifier(
+    name: str, bands: int, classes: int, generator: Generator, output_stride: int | None = None
+) -> nn.Module:
     """A randomly initialised network: images (B,bands,H,W) float32 → logits (B,classes).
 
     `name` is any model of timm ("resnet18" is the paper's), or "narrow_resnet" for images of 32×32 pixels on a CPU. The
-    weights depend on the generator alone; global random state is left as it was. Raises ValueError for an unknown name,
-    and when there is no band or no class.
+    weights depend on the generator alone; global random state is left as it was. output_stride: pixels of the image for
+    each of the last feature map, where the network lets them be chosen (timm's ResNets: 8, 16 or 32); None for its own.
+    Raises ValueError for an unknown name, and when there is no band or no class.
     """
     known = [NARROW, *timm.list_models()]
     if name not in known:
@@ -29,8 +32,11 @@ def classifier(name: str, bands: int, classes: int, generator: Generator) -> nn.
     with torch.random.fork_rng(devices=[]):  # timm draws its weights from the global generator
         torch.default_generator.manual_seed(seed)
         if name == NARROW:
+            if output_stride not in (None, 8):
+                raise ValueError(f"output_stride={output_stride}: that of {NARROW} is 8")
             return _narrow_resnet(bands, classes)
-        return timm.create_model(name, pretrained=False, in_chans=bands, num_classes=classes)
+        stride = {} if output_stride is None else {"output_stride": output_stride}
+        return timm.create_model(name, pretrained=False, in_chans=bands, num_classes=classes, **stride)
 
 
 def _narrow_resnet(bands: int, classes: int) -> nn.Module:

@@ -54,6 +54,22 @@ def to_masks(bits: Tensor, num_classes: int) -> Tensor:
     return torch.stack([(bits >> layer & 1).bool() for layer in range(num_classes)], dim=1)
 
 
+def to_reference_maps(bits: Tensor, num_classes: int) -> Tensor:
+    """Reference maps (B,H,W) int64 of bit masks (B,H,W) with at most one class a pixel; −1 where there is none.
+
+    The inverse of `from_reference_maps` with −1 as background. Raises ValueError where a pixel carries two classes.
+    """
+    check_bits(bits, num_classes)
+    maps = torch.full(bits.shape, -1, dtype=torch.int64, device=bits.device)
+    for layer in range(num_classes):
+        maps[bits == _bit(layer)] = layer
+    if (bits[maps < 0] != 0).any():
+        raise ValueError(
+            "positions: a pixel carries several classes, so there is no reference map with these positions"
+        )
+    return maps
+
+
 def count(bits: Tensor, num_classes: int) -> Tensor:
     """Pixels (B,L) int32 that carry each class in bit masks (B,H,W)."""
     check_bits(bits, num_classes)
@@ -136,6 +152,10 @@ class AreaTables:
         view = object.__new__(AreaTables)
         view.__dict__.update(self.__dict__, **changes)
         return view
+
+
+def _bit(layer: int) -> int:
+    return 1 << layer if layer < MAX_CLASSES - 1 else -(1 << layer)  # class 31 is the sign bit
 
 
 def _check_classes(num_classes: int) -> None:

@@ -28,6 +28,7 @@ import torch
 from tqdm import tqdm
 
 from rsbook import pool, scenes
+from rsbook.checkpoints import weights_path
 from rsbook.devices import resolve_device
 from rsbook.files import replacing
 
@@ -63,9 +64,9 @@ def table(
     that worker processes find it. Where, how and how many at a time (root of the data, device, workers) are not part
     of a run's fingerprint. workers None: the environment's RSBOOK_WORKERS, else one process a core, or one a GPU, each
     with one thread; 0: in this process. store None: the environment's RSBOOK_STORE, else _runs in the project.
-    Columns: the parameters, the results, `seconds`, and `record`, the path of the JSON. Raises ValueError for
-    parameters that the function does not take or JSON cannot hold, and RunError when a run fails, after all others
-    have ended.
+    A parameter that is given its default is as good as not given. Columns: the parameters, the results, `seconds`, and
+    `record`, the path of the JSON. Raises ValueError for parameters that the function does not take or JSON cannot
+    hold, and RunError when a run fails, after all others have ended.
     """
     if workers is not None and workers < 0:
         raise ValueError(f"workers={workers}: expected a number of processes, 0 for this one, or None")
@@ -76,9 +77,11 @@ def table(
         raise ValueError(f"{', '.join(twice)}: given both in the grid and for all runs")
     folder = Path(store if store is not None else os.environ.get("RSBOOK_STORE", STORE)) / _name(function)
     device = resolve_device(device)
-    everything = [_plain({**row, **fixed}) for row in grid]
-    for parameters in everything:
+    given = [_plain({**row, **fixed}) for row in grid]
+    for parameters in given:
         _check_signature(function, parameters)
+    defaults = _plain(_defaults(function))
+    everything = [_without(parameters, defaults) for parameters in given]
     sources = source_hashes(function)
     prints = [fingerprint(function, parameters, sources=sources, root=root) for parameters in everything]
     missing = {p: row for p, row in zip(prints, everything, strict=True) if load_record(folder, p) is None}
@@ -89,7 +92,9 @@ def table(
     for p in prints:
         record = load_record(folder, p)
         path = str(folder / f"{p}.json")
-        rows.append(record["parameters"] | record["results"] | {"seconds": record["seconds"], "record": path})
+        rows.append(
+            defaults | record["parameters"] | record["results"] | {"seconds": record["seconds"], "record": path}
+        )
     return pd.DataFrame(rows)
 
 
@@ -118,7 +123,7 @@ def source_hashes(function: Callable[..., Any]) -> dict[str, str]:
 
 
 def load_record(folder: Path, fingerprint: str) -> dict[str, Any] | None:
-    """The record of a run, or None when there is none.
+    """The record of a run, or None when there is none, or the weights that it names are gone.
 
     Raises RunError for a file that is no record of this fingerprint, naming it and the cure.
     """
@@ -129,6 +134,9 @@ def load_record(folder: Path, fingerprint: str) -> dict[str, Any] | None:
             raise ValueError("its fingerprint is not that of its name and contents")
         if not isinstance(record["results"], dict) or not isinstance(record["seconds"], int | float):
             raise ValueError("its results are not as they were written")
+        weights = record["results"].get("weights")
+        if weights is not None and not weights_path(folder, weights).is_file():
+            return None
     except FileNotFoundError:
         return None
     except (ValueError, KeyError, TypeError) as error:
@@ -220,6 +228,17 @@ def _plain(parameters: Mapping[str, Any]) -> Parameters:
             rule = f"a run's parameters must be plain data that JSON can hold ({error})"
             raise ValueError(f"{name}={value!r}: {rule}") from error
     return json.loads(json.dumps(parameters, sort_keys=True))
+
+
+def _defaults(function: Callable[..., Any]) -> Parameters:
+    """What the function's own parameters are when they are not given."""
+    ours = inspect.signature(function).parameters.items()
+    where = ("root", "device", "checkpoint")
+    return {name: p.default for name, p in ours if p.default is not p.empty and name not in where}
+
+
+def _without(parameters: Parameters, defaults: Parameters) -> Parameters:
+    return {name: value for name, value in parameters.items() if name not in defaults or value != defaults[name]}
 
 
 def _check_signature(function: Callable[..., Any], parameters: Parameters) -> None:

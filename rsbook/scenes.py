@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import importlib
+import json
 import re
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
+from rsbook.files import replacing
 
-from rsbook import positions as class_positions
+if TYPE_CHECKING:  # PyTorch takes seconds to import: listing and preparing archives do without it
+    from torch import Tensor
 
 DATA = Path(__file__).parents[1] / "data"
-ARCHIVES = ("bluemarble",)
+ARCHIVES = ("bluemarble", "deepglobe", "bigearthnet", "treesatai")
 SPLITS = ("train", "val", "test")
+LARGE = 64 * 2**20  # bytes: a larger file is hashed again only after its size or time has changed
+STAMP = ".verified.json"
 
 
 class DataError(RuntimeError):
@@ -27,7 +35,8 @@ class Scenes:
 
     images (N,C,H,W) integers as the archive stores them · labels (N,L) bool · positions (N,H,W) int32 bit masks or
     None · splits: indices (n,) int64 into N for "train", "val" and "test" · mean, std (C,) of the training images, in
-    the images' units · min_pixels: a class is in the label when more pixels than this carry it.
+    the images' units · min_pixels: a class is in the label when more pixels than this carry it · rgb: which bands are
+    red, green and blue.
     Raises ValueError when the shapes do not fit together.
     """
 
@@ -41,6 +50,7 @@ class Scenes:
     std: Tensor
     min_pixels: int
     checksum: str
+    rgb: tuple[int, int, int] = (0, 1, 2)
 
     def __post_init__(self) -> None:
         if self.images.ndim != 4:
@@ -89,29 +99,59 @@ def checksum(name: str, root: str | Path | None = None) -> str:
     return _manifest_checksum(location(name, root))
 
 
-def verify(folder: Path) -> str:
+def verify(folder: Path, everything: bool = False, advance: Callable[[int], Any] = lambda size: None) -> str:
     """Check every file that folder/SHA256SUMS lists and return the manifest's own sha256.
 
-    Raises DataError naming the missing or damaged file and how to get it back.
+    A file over 64 MB that was whole at an earlier check, and whose size and time are still what they were, is hashed
+    again only with `everything`. advance is called with the number of bytes of each piece that has been hashed. Raises
+    DataError naming the missing or damaged file and how to get it back.
     """
     checksum = _manifest_checksum(folder)
-    lines = (folder / "SHA256SUMS").read_bytes().decode(errors="replace").removesuffix("\n").split("\n")
-    for line in lines:
-        entry = re.fullmatch(r"([0-9a-f]{64})  ([\w.-]+)", line)
-        if entry is None:
-            raise DataError(f"{folder / 'SHA256SUMS'} is damaged: {line!r} is no sha256 and file name; {_cure(folder)}")
-        expected, name = entry.groups()
+    known, states = _remembered(folder, checksum), {}
+    for name, expected in listed(folder).items():
         path = folder / name
         if not path.is_file():
             raise DataError(f"{path} is missing: {_cure(folder)}")
-        found = hashlib.sha256(path.read_bytes()).hexdigest()
-        if found != expected:
-            raise DataError(f"{path} is damaged: sha256 {found[:12]}…, expected {expected[:12]}…; {_cure(folder)}")
+        states[name] = _state(path)
+        if states[name][0] <= LARGE or known.get(name) != states[name] or everything:
+            found = sha256(path, advance)
+            if found != expected:
+                (folder / STAMP).unlink(missing_ok=True)
+                raise DataError(f"{path} is damaged: sha256 {found[:12]}…, expected {expected[:12]}…; {_cure(folder)}")
+    if states != known:
+        _remember(folder, checksum, states)
     return checksum
+
+
+def listed(folder: Path) -> dict[str, str]:
+    """The sha256 of every file that folder/SHA256SUMS lists, by name; raises DataError for a line that is no entry."""
+    lines = (folder / "SHA256SUMS").read_bytes().decode(errors="replace").removesuffix("\n").split("\n")
+    entries = [(line, re.fullmatch(r"([0-9a-f]{64})  ([\w.-]+)", line)) for line in lines]
+    for line, entry in entries:
+        if entry is None:
+            raise DataError(f"{folder / 'SHA256SUMS'} is damaged: {line!r} is no sha256 and file name; {_cure(folder)}")
+    return {entry[2]: entry[1] for _, entry in entries}
+
+
+def sha256(path: Path, advance: Callable[[int], Any] = lambda size: None) -> str:
+    """The sha256 of a file of any size, in hex digits; advance is called with the bytes of each piece that is done."""
+    digest, piece = hashlib.sha256(), memoryview(bytearray(2**20))
+    with path.open("rb", buffering=0) as file:
+        while size := file.readinto(piece):
+            digest.update(piece[:size])
+            advance(size)
+    return digest.hexdigest()
+
+
+def remember(folder: Path, checksum: str) -> None:
+    """Note that every file of the archive is whole as it is now; for who has just written and hashed them."""
+    _remember(folder, checksum, {name: _state(folder / name) for name in listed(folder)})
 
 
 def from_maps(maps: Tensor, num_classes: int, min_pixels: int) -> tuple[Tensor, Tensor]:
     """Class positions (N,H,W) int32 and labels (N,L) bool of reference maps (N,H,W) by the rule `min_pixels`."""
+    from rsbook import positions as class_positions
+
     bits = class_positions.from_reference_maps(maps, num_classes)
     return bits, class_positions.to_labels(bits, num_classes, min_pixels)
 
@@ -122,7 +162,9 @@ def location(name: str, root: str | Path | None = None) -> Path:
     Raises ValueError for an unknown name.
     """
     if name not in ARCHIVES:
-        raise ValueError(f"dataset={name!r}: known archives are {', '.join(ARCHIVES)}")
+        near = difflib.get_close_matches(name, ARCHIVES, 1, 0.5)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"dataset={name!r}: known archives are {', '.join(ARCHIVES)}{hint}")
     return Path(root if root is not None else DATA) / name
 
 
@@ -133,5 +175,30 @@ def _manifest_checksum(folder: Path) -> str:
     return hashlib.sha256(manifest.read_bytes()).hexdigest()
 
 
+def _state(path: Path) -> list[int]:
+    state = path.stat()
+    return [state.st_size, state.st_mtime_ns]
+
+
+def _remembered(folder: Path, checksum: str) -> dict[str, list[int]]:
+    """Size and time of each file when the archive with this manifest was last found whole, as far as noted."""
+    try:
+        stamp = json.loads((folder / STAMP).read_bytes())
+        return dict(stamp["files"]) if stamp["checksum"] == checksum else {}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
+def _remember(folder: Path, checksum: str, states: dict[str, list[int]]) -> None:
+    if any(size > LARGE for size, _ in states.values()):
+        with suppress(OSError), replacing(folder / STAMP) as temporary:  # a folder that may not be written to will do
+            temporary.write_text(json.dumps({"checksum": checksum, "files": states}), encoding="utf-8")
+
+
 def _cure(folder: Path) -> str:
-    return f"restore it with `git checkout -- {folder.name}` in {folder.parent}, or see data/{folder.name}/README.md"
+    name, root = folder.name, folder.parent
+    if name not in ARCHIVES[1:]:  # the first comes with the repository
+        return f"restore it with `git checkout -- {name}` in {root}, or see data/{name}/README.md"
+    where = "" if root == DATA else f" --root {root}"
+    card = f"`python -m rsbook data card {name}` says where to get the archive"
+    return f"{card}, and `python -m rsbook data prepare {name}{where}` makes its files"

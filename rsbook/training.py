@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import math
-import time
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,23 +10,21 @@ from tempfile import TemporaryDirectory
 from typing import Any, Protocol
 
 import numpy as np
+import psutil
 import torch
 from lightning_fabric import Fabric
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Generator, Tensor, nn
 from torch.multiprocessing import ProcessRaisedException
 from torch.nn.functional import binary_cross_entropy_with_logits
 from tqdm import tqdm
 
 from rsbook import metrics
+from rsbook.checkpoints import Checkpoint, read, write
 from rsbook.devices import resolve_device
-from rsbook.files import replacing
 from rsbook.positions import AreaTables
 from rsbook.scenes import Scenes
 
 WARM_UP_STEPS = ((10_000, 10_000), (100, 100), (0, 0))  # (with more steps than this, warm up for so many)
-SECONDS_BETWEEN_CHECKPOINTS = 60.0
 SLOWEST = 0.1  # the learning rate starts and ends at a tenth of its peak
 
 Augment = Callable[[Tensor, Tensor, AreaTables | None, Generator], tuple[Tensor, Tensor]]
@@ -65,6 +60,7 @@ def fit(
     learning_rate: float,
     weight_decay: float = 0.01,
     evaluate_every: int = 1,
+    stop_after: int | None = None,
     device: str = "auto",
     devices: int = 1,
     checkpoint: Path | None = None,
@@ -78,15 +74,20 @@ def fit(
     task.watch. The history has one dict an evaluated epoch: epoch (from 1), loss (mean over its steps), learning_rate,
     and what task.evaluate returns. The result depends on model, task and settings alone: every epoch draws from its own
     generator, seeded by (seed, epoch), so on a CPU a run resumed from `checkpoint` (a safetensors file, written about
-    once a minute) ends with the same bytes as one that was never interrupted. device: "auto", "cpu" or "cuda"; with
+    once a minute) ends with the same bytes as one that was never interrupted. stop_after: end after so many of the
+    epochs, with the schedule of all. device: "auto", "cpu" or "cuda"; with
     `devices` > 1 each takes its share of every batch. On CUDA the arithmetic is bf16 mixed precision. Raises ValueError
     for settings that cannot be run or that are not the checkpoint's, and RuntimeError when the loss or task.watch is
     not finite.
     """
-    least = {"seed": 0, "epochs": 1, "batch_size": 1, "evaluate_every": 1, "devices": 1}
-    for name, value in zip(least, (seed, epochs, batch_size, evaluate_every, devices), strict=True):
-        if not isinstance(value, int) or value < least[name]:
-            raise ValueError(f"{name}={value!r}: expected a whole number ≥ {least[name]}")
+    stop_after = epochs if stop_after is None else stop_after
+    least = {"seed": 0, "epochs": 1, "batch_size": 1, "evaluate_every": 1, "stop_after": 1, "devices": 1}
+    given = (seed, epochs, batch_size, evaluate_every, stop_after, devices)
+    for (name, lowest), value in zip(least.items(), given, strict=True):
+        if not isinstance(value, int) or value < lowest:
+            raise ValueError(f"{name}={value!r}: expected a whole number ≥ {lowest}")
+    if stop_after > epochs:
+        raise ValueError(f"stop_after={stop_after}: expected at most epochs={epochs}")
     if task.size < batch_size:
         raise ValueError(
             f"batch_size={batch_size}: only {task.size} training samples; choose a batch no larger than that"
@@ -100,6 +101,7 @@ def fit(
         "learning_rate": learning_rate,
         "weight_decay": weight_decay,
         "evaluate_every": evaluate_every,
+        "stop_after": stop_after,
     }
     fabric = _fabric(device, devices)
     train = _loop if devices == 1 else _loop_in_processes
@@ -121,28 +123,54 @@ class Classification:
     """Multi-label scene classification: binary cross-entropy on the labels that `augment` returns; watches mAP macro.
 
     train, val: indices into the scenes. augment: images (B,C,H,W) float32, labels (B,L), positions or None, generator →
-    images, labels (B,L) float32.
+    images, labels (B,L) float32. positions (n,H,W) int32 of the training scenes, for an augmentation that wants
+    them; labels (n,L) bool stand in for the data set's own. Raises ValueError when their shapes do not fit.
     """
 
     watch = "map_macro"
 
-    def __init__(self, scenes: Scenes, train: Tensor, val: Tensor, augment: Augment) -> None:
-        self.scenes, self.augment, self.size = scenes, augment, len(train)
-        self.images, self.labels = scenes.images[train], scenes.labels[train]
-        self.tables = None if scenes.positions is None else AreaTables(scenes.positions[train], len(scenes.classes))
-        self.val_images, self.val_labels = scenes.images[val], scenes.labels[val]
+    def __init__(
+        self,
+        scenes: Scenes,
+        train: Tensor,
+        val: Tensor,
+        augment: Augment,
+        labels: Tensor | None = None,
+        positions: Tensor | None = None,
+    ) -> None:
+        self.scenes, self.augment, self.size, self.val = scenes, augment, len(train), val
+        self.images, self.rows = scenes.images, train
+        self.labels = scenes.labels[train] if labels is None else labels
+        self.positions = positions
+        for name, value, shape in (
+            ("labels", self.labels, (len(train), len(scenes.classes))),
+            ("positions", positions, (len(train), *scenes.images.shape[2:])),
+        ):
+            if value is not None and tuple(value.shape) != shape:
+                raise ValueError(f"{name}: has shape {tuple(value.shape)}, expected {shape}, one row a training scene")
 
     def to(self, device: torch.device) -> None:
-        """Move images, labels and positions to the device."""
-        self.images, self.labels = self.images.to(device), self.labels.to(device)
-        self.val_images = self.val_images.to(device)
-        self.tables = None if self.tables is None else self.tables.to(device)
+        """Move images, labels and positions to the device, those that fit; larger ones stream from their file."""
+        self.device, self.labels = device, self.labels.to(device)
+        height, width = self.images.shape[2:]
+        if self.images[:1].nbytes * self.size < _room(device):
+            self.images, self.rows = self.images[self.rows].to(device), torch.arange(self.size)
+        if self.positions is not None:
+            tables = self.size * (height + 1) * (width + 1) * len(self.scenes.classes) * 2  # bytes, for most images
+            if tables < _room(device):
+                self.positions = AreaTables(self.positions.to(device), len(self.scenes.classes))
 
     def batch(self, index: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
         """Images (B,C,H,W) float32, normalised and augmented, and their labels (B,L) float32."""
-        index = index.to(self.images.device)
-        positions = None if self.tables is None else self.tables[index]
-        return self.augment(self.scenes.normalise(self.images[index]), self.labels[index], positions, generator)
+        rows = self.rows[index].to(self.images.device)
+        images = self.scenes.normalise(self.images[rows].to(self.device))
+        index = index.to(self.device)
+        positions = self.positions
+        if positions is not None:
+            positions = (
+                positions[index] if isinstance(positions, AreaTables) else positions[index.cpu()].to(self.device)
+            )
+        return self.augment(images, self.labels[index], positions, generator)
 
     def loss(self, model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
         """Binary cross-entropy, the mean over scenes and classes, with soft or hard labels."""
@@ -151,17 +179,17 @@ class Classification:
 
     def evaluate(self, model: nn.Module) -> dict[str, Any]:
         """What `score` finds on the validation split."""
-        return score(predict(model, self.scenes, self.val_images), self.val_labels)
+        return score(predict(model, self.scenes, self.val), self.scenes.labels[self.val])
 
 
-def predict(model: nn.Module, scenes: Scenes, images: Tensor, batch_size: int = 256) -> Tensor:
-    """Scores (N,L) float32 on the CPU, after the sigmoid, of integer images (N,C,H,W)."""
+def predict(model: nn.Module, scenes: Scenes, index: Tensor, batch_size: int = 256) -> Tensor:
+    """Scores (n,L) float32 on the CPU, after the sigmoid, of the scenes `index` (n,)."""
     model.eval()
     device = next(model.parameters()).device
     with torch.inference_mode():
         parts = []
-        for part in images.split(batch_size):
-            batch = scenes.normalise(part.to(device)).contiguous(memory_format=torch.channels_last)
+        for part in index.split(batch_size):
+            batch = scenes.normalise(scenes.images[part].to(device)).contiguous(memory_format=torch.channels_last)
             parts.append(model(batch).float().sigmoid())
         return torch.cat(parts).cpu()
 
@@ -177,6 +205,12 @@ def score(scores: Tensor, labels: Tensor) -> dict[str, Any]:
         "map_micro": metrics.map_micro(scores, labels),
         "average_precision": [None if math.isnan(value) else value for value in precision],
     }
+
+
+def _room(device: torch.device) -> int:
+    """Bytes that a part of the data may take on the device: a quarter of what is free, for others need some as well."""
+    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
+    return free // 4
 
 
 def _fabric(device: str, devices: int) -> Fabric:
@@ -199,19 +233,24 @@ def _loop_in_processes(fabric: Fabric, *arguments: Any) -> Trained:
             fabric.launch(_loop_to_file, path, *arguments)
         except ProcessRaisedException as error:
             raise RuntimeError(f"training failed in one of {fabric.world_size} processes: {error}") from error
-        return _read(path)
+        return read(path)
 
 
 def _loop_to_file(fabric: Fabric, path: Path, *arguments: Any) -> None:
     history, best = _loop(fabric, *arguments)
     if fabric.global_rank == 0:
-        _write(path, history, best)
+        write(path, history, best)
 
 
 def _loop(
     fabric: Fabric, model: nn.Module, task: Task, settings: dict[str, Any], checkpoint: Path | None, progress: bool
 ) -> Trained:
-    rank, ranks, epochs, batch_size = fabric.global_rank, fabric.world_size, settings["epochs"], settings["batch_size"]
+    rank, ranks, batch_size, last = (
+        fabric.global_rank,
+        fabric.world_size,
+        settings["batch_size"],
+        settings["stop_after"],
+    )
     task.to(fabric.device)
     model = model.to(memory_format=torch.channels_last)
     parameters = [p for p in model.parameters() if p.requires_grad]
@@ -219,15 +258,15 @@ def _loop(
         parameters, lr=settings["learning_rate"], weight_decay=settings["weight_decay"], fused=True
     )
     steps = task.size // batch_size
-    rates = learning_rates(steps * epochs, settings["learning_rate"])
+    rates = learning_rates(steps * settings["epochs"], settings["learning_rate"])
     wrapped, stepper = fabric.setup(model, optimiser)
-    state = _Checkpoint(checkpoint, settings, task.watch)
+    state = Checkpoint(checkpoint, settings, task.watch)
     first = state.restore(model, optimiser)  # once the weights are on their device, where the moments must follow them
 
-    with tqdm(initial=first, total=epochs, unit="epoch", disable=not progress or rank > 0) as bar:
-        for epoch in range(first, epochs):
-            with _seeded(settings["seed"], epoch, rank, fabric.device) as generator:
-                same_on_all_ranks = _generator(settings["seed"], epoch)
+    with tqdm(initial=first, total=last, unit="epoch", disable=not progress or rank > 0) as bar:
+        for epoch in range(first, last):
+            with _seeded_globally(settings["seed"], epoch, rank, fabric.device) as generator:
+                same_on_all_ranks = seeded(settings["seed"], epoch)
                 order = torch.randperm(task.size, generator=same_on_all_ranks)
                 wrapped.train()
                 total = torch.zeros((), device=fabric.device)
@@ -235,14 +274,15 @@ def _loop(
                     index = order[step * batch_size : (step + 1) * batch_size][rank::ranks]
                     for group in optimiser.param_groups:
                         group["lr"] = rates[epoch * steps + step]
+                    batch = task.batch(index, generator)  # in full precision: bf16 would move pixels in a rotation
                     with fabric.autocast():
-                        loss = task.loss(wrapped, task.batch(index, generator))
+                        loss = task.loss(wrapped, batch)
                     optimiser.zero_grad()
                     fabric.backward(loss)
                     stepper.step()
                     total += loss.detach()
             mean = _finite("the loss", fabric.all_reduce(total / steps, reduce_op="mean").item(), epoch, settings)
-            if (epoch + 1) % settings["evaluate_every"] == 0 or epoch + 1 == epochs:
+            if (epoch + 1) % settings["evaluate_every"] == 0 or epoch + 1 == last:
                 with fabric.autocast():
                     found = task.evaluate(model)
                 _finite(task.watch, found[task.watch], epoch, settings)
@@ -261,96 +301,18 @@ def _finite(name: str, value: float, epoch: int, settings: dict[str, Any]) -> fl
     return value
 
 
-def _generator(*entropy: int) -> Generator:
+def seeded(*entropy: int) -> Generator:
+    """A generator on the CPU; different numbers give independent streams, whatever the numbers are."""
     return Generator().manual_seed(int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> 1))
 
 
 @contextmanager
-def _seeded(seed: int, epoch: int, rank: int, device: torch.device) -> Iterator[Generator]:
+def _seeded_globally(seed: int, epoch: int, rank: int, device: torch.device) -> Iterator[Generator]:
     """The generator of one epoch and rank; the global state, from which dropout draws, is seeded and then put back."""
-    generator = _generator(seed, epoch, rank, 1)
+    generator = seeded(seed, epoch, rank, 1)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         fresh = int(torch.randint(2**62, (), generator=generator))
         torch.default_generator.manual_seed(fresh)
         if device.type == "cuda":
             torch.cuda.manual_seed(fresh)
         yield generator
-
-
-class _Checkpoint:
-    """History, best weights and all that is needed to go on, in one safetensors file that is renamed into place.
-
-    One file, so that a kill at any moment leaves the older state or the newer one, never a mixture.
-    """
-
-    def __init__(self, path: Path | None, settings: dict[str, Any], watch: str) -> None:
-        self.path, self.settings, self.watch = path, settings, watch
-        self.history: list[dict[str, Any]] = []
-        self.best: dict[str, Tensor] = {}
-        self.saved = time.monotonic()
-
-    def add(self, row: dict[str, Any], model: nn.Module) -> None:
-        """Append a row to the history and keep the weights if it is the best so far."""
-        self.history.append(row)
-        if all(row[self.watch] > earlier[self.watch] for earlier in self.history[:-1]):
-            self.best = _copy(model.state_dict())
-
-    def save(self, epoch: int, model: nn.Module, optimiser: torch.optim.Optimizer) -> None:
-        """Write the file, unless the last one is younger than SECONDS_BETWEEN_CHECKPOINTS."""
-        if self.path is None or time.monotonic() - self.saved < SECONDS_BETWEEN_CHECKPOINTS:
-            return
-        moments = optimiser.state_dict()["state"]
-        tensors = {f"model/{name}": value for name, value in model.state_dict().items()}
-        tensors |= {f"best/{name}": value for name, value in self.best.items()}
-        tensors |= {f"optimiser/{i}/{name}": value for i, state in moments.items() for name, value in state.items()}
-        _write(self.path, {"epoch": epoch, "settings": self.settings, "history": self.history}, _copy(tensors))
-        self.saved = time.monotonic()
-
-    def restore(self, model: nn.Module, optimiser: torch.optim.Optimizer) -> int:
-        """Load the checkpoint, if there is one, and return the number of epochs that it has behind it."""
-        if self.path is None or not self.path.exists():
-            return 0
-        try:
-            facts, tensors = _read(self.path)
-            epoch, settings, history = facts["epoch"], facts["settings"], facts["history"]
-        except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
-            warnings.warn(f"{self.path} cannot be read ({error}): training starts from the beginning", stacklevel=2)
-            return 0
-        if settings != self.settings:
-            raise ValueError(f"{self.path} belongs to a run with other settings, {settings}; delete or move it")
-        parts: dict[str, dict[str, Tensor]] = {"model": {}, "best": {}, "optimiser": {}}
-        for name, value in tensors.items():
-            part, key = name.split("/", 1)
-            parts[part][key] = value
-        try:
-            model.load_state_dict(parts["model"])
-        except RuntimeError as error:
-            raise ValueError(f"{self.path} belongs to a run with another network; delete or move it") from error
-        weights = [weight for group in optimiser.param_groups for weight in group["params"]]
-        moments: dict[int, dict[str, Tensor]] = {}
-        for key, value in parts["optimiser"].items():
-            i, name = key.split("/")
-            moments.setdefault(int(i), {})[name] = _in_layout_of(weights[int(i)], value)
-        optimiser.load_state_dict({**optimiser.state_dict(), "state": moments})
-        self.history, self.best = history, parts["best"]
-        return epoch
-
-
-def _in_layout_of(weight: Tensor, moment: Tensor) -> Tensor:
-    # The fused optimiser walks both in memory order: moments in another order would go to the wrong weights, silently.
-    return torch.empty_like(weight).copy_(moment) if moment.shape == weight.shape else moment
-
-
-def _copy(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: value.detach().cpu().clone(memory_format=torch.contiguous_format) for name, value in tensors.items()}
-
-
-def _write(path: Path, facts: Any, tensors: dict[str, Tensor]) -> None:
-    with replacing(path) as temporary:
-        save_file(tensors, temporary, metadata={"rsbook": json.dumps(facts)})
-
-
-def _read(path: Path) -> tuple[Any, dict[str, Tensor]]:
-    with safe_open(path, framework="pt") as file:
-        names = file.keys()
-        return json.loads(file.metadata()["rsbook"]), {name: file.get_tensor(name) for name in names}

@@ -9,7 +9,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import chisquare
+from scipy import ndimage
+from scipy.stats import binom, chisquare
 from torch import Generator
 
 from rsbook import mixing, positions
@@ -79,6 +80,34 @@ class Case:
             min_pixels=self.min_pixels if class_positions is not None else 0,
             generator=generator(self.number),
         )
+
+    def fmix(self, class_positions):
+        return mixing.fmix(
+            self.images,
+            self.labels,
+            class_positions,
+            area_range=self.area_range,
+            probability=self.probability,
+            min_pixels=self.min_pixels,
+            generator=generator(self.number),
+        )
+
+    def cutmix_rare(self, class_positions):
+        return mixing.cutmix(
+            self.images,
+            self.labels,
+            class_positions,
+            area_range=self.area_range,
+            probability=self.probability,
+            min_pixels=self.min_pixels,
+            class_weights=torch.arange(1.0, self.classes + 1),
+            generator=generator(self.number),
+        )
+
+    def cuda(self):
+        self.images, self.labels, self.bits = self.images.cuda(), self.labels.cuda(), self.bits.cuda()
+        self.tables = self.tables.to("cuda")
+        return self
 
 
 def origin(i, partner, box, source, height, width):
@@ -180,12 +209,19 @@ def test_both_pastes_reach_every_border(paste, box):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("number", range(8))
 def test_cuda_gives_what_the_cpu_gives(number):
-    case = Case(number)
-    on_cpu = case.cutmix(case.tables)
-    case.images, case.labels, case.bits = case.images.cuda(), case.labels.cuda(), case.bits.cuda()
-    for on_gpu in (case.cutmix(case.bits), case.cutmix(case.tables.to("cuda"))):
-        for field in ("images", "labels", "positions", "boxes", "sources", "partner", "applied"):
-            assert np.array_equal(raw(getattr(on_gpu, field).cpu()), raw(getattr(on_cpu, field)))
+    for mix, drawn in (
+        (Case.cutmix, ("boxes", "sources", "partner", "applied")),
+        (Case.cutmix_rare, ("boxes", "sources", "partner", "applied")),
+        (Case.fmix, ("masks", "partner", "applied")),
+    ):
+        on_cpu, on_gpu = Case(number), Case(number).cuda()
+        expected = mix(on_cpu, on_cpu.tables)
+        for found in (mix(on_gpu, on_gpu.bits), mix(on_gpu, on_gpu.tables)):
+            assert found.images.device.type == found.positions.device.type == "cuda"
+            for field in ("images", "labels", "positions", *drawn):
+                assert np.array_equal(raw(getattr(found, field).cpu()), raw(getattr(expected, field)))
+    by_area = Case(number).fmix(None), Case(number).cuda().fmix(None)
+    torch.testing.assert_close(by_area[1].labels.cpu(), by_area[0].labels)
 
 
 @pytest.mark.parametrize("layout", ["channels_last", "strided", "expanded"])
@@ -253,9 +289,12 @@ def test_a_batch_of_one_is_its_own_partner_and_an_empty_batch_stays_empty():
         images, labels = torch.rand(batch, 2, 4, 4, generator=generator(0)), torch.ones(batch, 3)
         for class_positions in (None, torch.full((batch, 4, 4), 7, dtype=torch.int32)):
             draws = {"area_range": (0.3, 0.7), "probability": 1.0, "aligned": True, "generator": generator(0)}
-            mixed = mixing.cutmix(images, labels, class_positions, **draws)
-            assert torch.equal(mixed.images, images)
-            assert torch.equal(mixed.labels, labels)
+            ways = [mixing.cutmix(images, labels, class_positions, **draws)]
+            del draws["aligned"]
+            ways.append(mixing.fmix(images, labels, class_positions, **draws))
+            for mixed in ways:
+                assert torch.equal(mixed.images, images)
+                assert torch.equal(mixed.labels, labels)
 
 
 @settings(deadline=None, derandomize=True, max_examples=80)
@@ -360,7 +399,7 @@ def test_every_permutation_of_partners_is_equally_likely():
 
 
 @pytest.mark.parametrize("probability", [0.0, 0.1, 0.5, 0.9, 1.0])
-@pytest.mark.parametrize("function", [mixing.cutmix, mixing.cutout])
+@pytest.mark.parametrize("function", [mixing.cutmix, mixing.cutout, mixing.fmix])
 def test_the_rate_of_mixed_scenes_is_p(function, probability):
     n = 20_000
     images, labels = torch.zeros(n, 1, 3, 3, dtype=torch.uint8), torch.zeros(n, 1)
@@ -392,7 +431,11 @@ def every_way(seed):
     labels, bits = torch.ones(20, 3), torch.arange(20 * 36, dtype=torch.int32).view(20, 6, 6) % 8
     ways = [mixing.cutout(images, labels, area_range=(0.3, 0.7), generator=generator(seed))]
     for class_positions in (None, bits, AreaTables(bits, 3)):
-        ways.append(mixing.cutmix(images, labels, class_positions, area_range=(0.3, 0.7), generator=generator(seed)))
+        for mix in (mixing.cutmix, mixing.fmix):
+            ways.append(mix(images, labels, class_positions, area_range=(0.3, 0.7), generator=generator(seed)))
+    for class_positions in (bits, AreaTables(bits, 3)):
+        favoured = {"class_weights": torch.tensor([1.0, 2.0, 5.0]), "area_range": (0.02, 0.1)}
+        ways.append(mixing.cutmix(images, labels, class_positions, **favoured, generator=generator(seed)))
     return ways
 
 
@@ -411,14 +454,222 @@ def test_the_global_random_states_are_left_alone():
     assert random.getstate() == states[2]
 
 
+# FMix
+
+
+def test_blobs_mix_as_the_pixel_oracle_says():
+    mixed, fields = 0, ("masks", "partner", "applied")
+    for number in range(48):
+        case = Case(number)
+        before = [tensor.clone() for tensor in (case.images, case.labels, case.bits)]
+        by_area, by_bits, by_tables = case.fmix(None), case.fmix(case.bits), case.fmix(case.tables)
+        for way in (by_bits, by_tables):
+            assert all(torch.equal(getattr(way, field), getattr(by_area, field)) for field in fields)
+            assert way.boxes is way.sources is None
+        assert by_area.positions is None
+
+        size, given = case.height * case.width, case.labels.numpy()
+        expected_images, expected_masks = raw(case.images).copy(), case.masks.copy()
+        propagated = given.astype(np.float32)
+        averaged = propagated.copy()
+        for i in by_area.applied.nonzero().flatten().tolist()[:30]:
+            j, hole = int(by_area.partner[i]), by_area.masks[i].tolist()
+            for row, column in product(range(case.height), range(case.width)):
+                if hole[row][column]:
+                    expected_images[i, :, row, column] = raw(case.images)[j, :, row, column]
+                    expected_masks[i, :, row, column] = case.masks[j, :, row, column]
+            propagated[i] = expected_masks[i].sum(axis=(1, 2)) > case.min_pixels
+            area = sum(map(sum, hole))
+            for layer in range(case.classes):
+                own, other = int(given[i, layer]), int(given[j, layer])
+                averaged[i, layer] = (own * (size - area) + other * area) / size
+        looked_at = by_area.applied.cumsum(0) <= 30  # these and all that are not mixed
+        bits = (expected_masks.astype(np.int64) << np.arange(case.classes).reshape(-1, 1, 1)).sum(axis=1)
+        for way in (by_area, by_bits, by_tables):
+            assert way.images.dtype == case.images.dtype
+            assert np.array_equal(raw(way.images)[looked_at], expected_images[looked_at])
+        for way in (by_bits, by_tables):
+            assert np.array_equal(way.labels[looked_at].numpy(), propagated[looked_at])
+            assert np.array_equal(way.positions[looked_at].numpy().astype(np.int64) & 0xFFFFFFFF, bits[looked_at])
+        np.testing.assert_allclose(by_area.labels[looked_at].numpy(), averaged[looked_at], rtol=0, atol=1e-7)
+        agreed = np.isin(averaged, (0, 1)) & looked_at.numpy()[:, None]  # these are exact
+        assert np.array_equal(by_area.labels.numpy()[agreed], averaged[agreed])
+        assert all(
+            np.array_equal(raw(a), raw(b)) for a, b in zip((case.images, case.labels, case.bits), before, strict=True)
+        )
+        mixed += min(30, int(by_area.applied.sum()))
+    assert mixed > 800
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "area_range"), [(4, 5, (0.3, 0.7)), (3, 6, (0.05, 1.0)), (6, 2, (0.5, 0.5)), (1, 7, (0.2, 0.9))]
+)
+def test_blobs_have_exactly_the_areas_of_boxes(height, width, area_range):
+    n, expected = 20_000, Counter()
+    for (top, left, bottom, right), share in algorithm_1(height, width, area_range).items():
+        expected[(bottom - top) * (right - left)] += share
+    masks = mixing.sample_blobs(n, height, width, area_range, generator(1))
+    assert masks.shape == (n, height, width)
+    assert masks.dtype == torch.bool
+    found = Counter(masks.sum(dim=(1, 2)).tolist())
+    assert set(found) <= set(expected)
+    if len(expected) > 1:
+        assert chisquare([found[area] for area in expected], [n * p for p in expected.values()]).pvalue > 0.001
+
+
+def test_every_pixel_is_as_often_in_a_blob():
+    n = 4_000
+    masks = mixing.sample_blobs(n, 12, 15, (0.1, 0.7), generator(2))
+    rate, mean = masks.float().mean(dim=0), masks.float().mean()
+    assert (rate - mean).abs().max() < 4.5 * (mean * (1 - mean) / n) ** 0.5
+
+
+def pieces(masks):
+    """Mean number of connected pieces of masks (n,H,W)."""
+    return np.mean([ndimage.label(mask)[1] for mask in masks.numpy()])
+
+
+def test_blobs_are_few_and_the_fewer_the_faster_the_spectrum_falls():
+    found = [pieces(mixing.sample_blobs(200, 32, 32, (0.3, 0.7), generator(3), decay)) for decay in (0.0, 1.5, 3.0)]
+    assert found[0] > 50  # white noise
+    assert 4 < found[1] < 50
+    assert 1 <= found[2] < 2.5
+    assert pieces(mixing.sample_blobs(200, 120, 120, (0.3, 0.7), generator(3))) < 2.5  # whatever the size
+
+
+def test_blobs_are_about_as_wide_as_high():
+    masks = mixing.sample_blobs(600, 16, 16, (0.3, 0.7), generator(4))
+    across = (masks[:, :, 1:] != masks[:, :, :-1]).float().mean()
+    down = (masks[:, 1:] != masks[:, :-1]).float().mean()
+    assert 0.75 < across / down < 1.4  # half a spectrum, as in FMix's own code, has a little more of one direction
+
+
+@settings(deadline=None, derandomize=True, max_examples=60)
+@given(
+    n=st.integers(0, 9),
+    height=st.integers(2, 40),
+    width=st.integers(2, 40),
+    low=st.floats(0.05, 0.5),
+    high=st.floats(0.55, 1.0),
+    seed=st.integers(0, 2**31),
+)
+def test_blobs_depend_on_the_generator_alone_and_are_of_the_range(n, height, width, low, high, seed):
+    torch.manual_seed(seed % 7)
+    masks = mixing.sample_blobs(n, height, width, (low, high), generator(seed))
+    torch.manual_seed(8)
+    assert torch.equal(masks, mixing.sample_blobs(n, height, width, (low, high), generator(seed)))
+    share = masks.double().mean(dim=(1, 2))
+    assert ((share >= low - 1e-6) & (share <= high + 1e-6)).all()
+
+
+def test_the_partners_of_blobs_are_a_permutation_of_the_batch_as_given():
+    images = torch.arange(64.0).view(64, 1, 1, 1).expand(64, 1, 6, 6)
+    mixed = mixing.fmix(images, torch.zeros(64, 1), area_range=(0.3, 0.7), probability=1.0, generator=generator(0))
+    assert sorted(mixed.partner.tolist()) == list(range(64))
+    for i in range(64):
+        assert set(mixed.images[i].unique().tolist()) == {float(i), float(mixed.partner[i])}
+
+
+# Patches chosen by what they hold
+
+
+@pytest.mark.parametrize("number", range(24))
+def test_chosen_patches_are_pasted_and_counted_as_any_other(number):
+    case = Case(number)
+    by_bits, by_tables = case.cutmix_rare(case.bits), case.cutmix_rare(case.tables)
+    for field in ("images", "labels", "boxes", "sources", "partner", "applied", "positions"):
+        assert np.array_equal(raw(getattr(by_bits, field)), raw(getattr(by_tables, field)))
+    top, left, bottom, right = by_bits.sources.unbind(dim=1)
+    assert ((top >= 0) & (left >= 0) & (bottom <= case.height) & (right <= case.width)).all()
+    assert torch.equal(by_bits.boxes[:, 2:] - by_bits.boxes[:, :2], by_bits.sources[:, 2:] - by_bits.sources[:, :2])
+    assert ((by_bits.partner >= 0) & (by_bits.partner < case.batch)).all()
+    pixels = raw(case.images)
+    for i in range(case.batch):
+        expected, masks, label = pixels[i], case.masks[i], case.labels[i].numpy()
+        if by_bits.applied[i]:
+            scene, row, column = origin(
+                i,
+                int(by_bits.partner[i]),
+                by_bits.boxes[i].tolist(),
+                by_bits.sources[i].tolist(),
+                case.height,
+                case.width,
+            )
+            expected = pixels[scene, :, row, column].T.reshape(expected.shape)
+            masks = case.masks[scene, :, row, column].T
+            label = masks.sum(axis=1) > case.min_pixels
+        assert np.array_equal(raw(by_bits.images[i]), expected)
+        assert np.array_equal(by_bits.labels[i].numpy(), label)
+
+
+def rate_of_rare(weights, share=0.1, batch=10_000, **arguments):
+    """How often the patch comes from a scene of class 1, where each scene is of one class and `share` of them of 1."""
+    rare = torch.arange(batch) < share * batch
+    bits = torch.where(rare, 2, 1).to(torch.int32).view(-1, 1, 1).expand(-1, 4, 4).contiguous()
+    labels = torch.stack((~rare, rare), dim=1)
+    draws = {"area_range": (0.2, 0.8), "probability": 1.0, "class_weights": weights, "generator": generator(9)}
+    mixed = mixing.cutmix(torch.zeros(batch, 1, 4, 4), labels, bits, **draws, **arguments)
+    return rare[mixed.partner].double().mean().item()
+
+
+@pytest.mark.parametrize("weights", [(1.0, 1.0), (0.5, 0.5), (1.0, 10.0), (10.0, 1.0), (1.0, 0.0), (0.0, 1.0)])
+def test_a_patch_is_chosen_from_eight_by_the_weight_of_what_it_holds(weights):
+    common, rare = weights
+    expected = sum(
+        binom.pmf(k, 8, 0.1) * k * (rare + 1e-6) / (k * (rare + 1e-6) + (8 - k) * (common + 1e-6)) for k in range(9)
+    )
+    deviation = (expected * (1 - expected) / 10_000) ** 0.5
+    assert rate_of_rare(torch.tensor(weights)) == pytest.approx(expected, abs=4 * deviation + 1e-5)
+    if common == rare:
+        assert expected == pytest.approx(0.1)
+        assert rate_of_rare(None) == pytest.approx(0.1)  # a permutation
+
+
+def test_a_patch_holds_a_class_by_the_same_threshold_as_a_scene():
+    favoured = torch.tensor([1.0, 10.0])
+    assert rate_of_rare(favoured, min_pixels=3) == rate_of_rare(favoured) > 0.3  # all patches have more pixels
+    assert rate_of_rare(favoured, min_pixels=13) == pytest.approx(0.1, abs=0.01)  # no patch has so many: all are equal
+
+
+def test_a_rare_class_is_pasted_more_often_than_by_chance():
+    # Class 2 is one corner of a twentieth of the scenes: neither partner nor place are chosen without looking.
+    maps = torch.randint(0, 2, (2_000, 12, 12), generator=generator(0))
+    maps[:100, 8:, 8:] = 2
+    bits = positions.from_reference_maps(maps, 3)
+    labels, tables = positions.to_labels(bits, 3), AreaTables(bits, 3)
+    images = torch.zeros(2_000, 1, 12, 12)
+
+    def brought(weights):
+        draws = {"area_range": (0.1, 0.3), "probability": 1.0, "class_weights": weights, "generator": generator(1)}
+        mixed = mixing.cutmix(images, labels, tables, **draws)
+        return (tables[mixed.partner].counts(mixed.sources)[:, 2] > 0).float().mean().item()
+
+    chance = brought(None)
+    assert 0.005 < chance < 0.05
+    assert abs(brought(torch.ones(3)) - chance) < 0.02  # what holds three classes weighs more than what holds two
+    assert brought(1 / labels.float().mean(dim=0)) > 4 * chance
+
+
+def test_patches_that_hold_nothing_are_chosen_all_the_same():
+    nothing = torch.zeros(50, 4, 4, dtype=torch.int32)
+    draws = {"area_range": (0.3, 0.7), "probability": 1.0, "generator": generator(0)}
+    mixed = mixing.cutmix(torch.zeros(50, 1, 4, 4), torch.ones(50, 2), nothing, class_weights=torch.ones(2), **draws)
+    assert not mixed.labels.any()
+    assert len(mixed.partner.unique()) > 20
+
+
+# Errors
+
+
 IMAGES, LABELS = torch.zeros(4, 3, 5, 6), torch.zeros(4, 2)
 BITS = torch.zeros(4, 5, 6, dtype=torch.int32)
 
 
-def cutmix(images=IMAGES, labels=LABELS, class_positions=None, area_range=(0.3, 0.7), **arguments):
-    return mixing.cutmix(images, labels, class_positions, area_range=area_range, generator=generator(0), **arguments)
+def mix_with(function, images=IMAGES, labels=LABELS, class_positions=None, area_range=(0.3, 0.7), **arguments):
+    return function(images, labels, class_positions, area_range=area_range, generator=generator(0), **arguments)
 
 
+@pytest.mark.parametrize("function", [mixing.cutmix, mixing.fmix])
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -449,9 +700,15 @@ def cutmix(images=IMAGES, labels=LABELS, class_positions=None, area_range=(0.3, 
         ({"area_range": (0.001, 0.002)}, r"area_range=\(0.001, 0.002\): no box of whole pixels in 5×6"),
     ],
 )
-def test_wrong_input_is_named_with_its_value_and_what_was_expected(arguments, message):
+def test_wrong_input_is_named_with_its_value_and_what_was_expected(function, arguments, message):
     with pytest.raises(ValueError, match=message):
-        cutmix(**arguments)
+        mix_with(function, **arguments)
+
+
+@pytest.mark.parametrize("arguments", [{}, {"class_positions": BITS, "aligned": True}])
+def test_patches_are_chosen_by_what_they_hold_only_where_that_is_known_and_they_can_move(arguments):
+    with pytest.raises(ValueError, match=r"class_weights: .* needs positions and no `aligned`"):
+        mix_with(mixing.cutmix, class_weights=torch.ones(2), **arguments)
 
 
 def test_cutout_checks_what_it_is_given():

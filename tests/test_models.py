@@ -36,6 +36,21 @@ def test_last_feature_map_of_the_narrow_resnet_is_four_by_four():
     assert sum(p.numel() for p in model.parameters()) < 100_000
 
 
+@pytest.mark.parametrize(("stride", "side"), [(None, 2), (8, 8), (16, 4), (32, 2)])
+def test_output_stride_is_the_pixels_of_the_image_for_each_of_the_last_feature_map(stride, side):
+    model = models.classifier("resnet18", 3, 7, Generator().manual_seed(0), stride).eval()
+    assert model.forward_features(torch.randn(1, 3, 64, 64)).shape == (1, 512, side, side)
+    assert same(weights("resnet18", classes=7), model.state_dict())  # the weights are those of any stride
+
+
+def test_the_narrow_resnet_has_one_output_stride():
+    chosen = models.classifier("narrow_resnet", 3, 4, Generator().manual_seed(0), 8)
+    assert same(weights(), chosen.state_dict())
+    for other in (4, 16, 32):
+        with pytest.raises(ValueError, match=f"output_stride={other}: that of narrow_resnet is 8"):
+            models.classifier("narrow_resnet", 3, 4, Generator().manual_seed(0), other)
+
+
 def test_other_models_of_timm_are_taken_by_name():
     assert weights("mobilenetv3_small_050", classes=5)["classifier.weight"].shape[0] == 5
 

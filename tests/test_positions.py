@@ -75,6 +75,29 @@ def test_reference_map_and_explanation_masks_of_the_same_ground_are_equal():
 
 
 @properties
+@given(st.integers(1, 32), st.integers(0, 4), st.integers(1, 9), st.integers(1, 9), st.integers(0, 999), st.booleans())
+def test_reference_maps_come_back_from_their_bit_masks(num_classes, batch, height, width, seed, all_known):
+    maps = torch.randint(-1 + all_known, num_classes, (batch, height, width), generator=Generator().manual_seed(seed))
+    bits = positions.from_reference_maps(maps, num_classes, background=-1)
+    before = bits.clone()
+    found = positions.to_reference_maps(bits, num_classes)
+    assert found.dtype == torch.int64
+    assert torch.equal(found, maps)
+    assert torch.equal(bits, before)
+
+
+def test_a_pixel_of_two_classes_has_no_reference_map():
+    bits = torch.tensor([[[1, 2], [0, 3]]], dtype=torch.int32)
+    with pytest.raises(ValueError, match="positions: a pixel carries several classes, so there is no reference map"):
+        positions.to_reference_maps(bits, 3)
+    bits[0, 1, 1] = -(2**31)  # class 31 alone is the sign bit, and no two classes
+    assert positions.to_reference_maps(bits, 32).tolist() == [[[0, 1], [-1, 31]]]
+    bits[0, 1, 1] += 1
+    with pytest.raises(ValueError, match="several classes"):
+        positions.to_reference_maps(bits, 32)
+
+
+@properties
 @given(masks_of_scenes(least=1), st.data())
 def test_area_tables_count_what_a_slice_counts(masks, data):
     batch, classes, height, width = masks.shape
@@ -141,6 +164,9 @@ MASKS = torch.zeros(2, 3, 4, 4, dtype=torch.bool)
         (lambda: positions.from_explanation_masks(MASKS.repeat(1, 11, 1, 1)), "num_classes=33"),
         (lambda: positions.from_explanation_masks(MASKS[:, :0]), "num_classes=0"),
         (lambda: positions.to_masks(BITS.long(), 3), "positions: expected int32 .*int64"),
+        (lambda: positions.to_reference_maps(BITS.long(), 3), "positions: expected int32 .*int64"),
+        (lambda: positions.to_reference_maps(BITS[0], 3), r"positions: expected .*\(B,H,W\).*\(4, 4\)"),
+        (lambda: positions.to_reference_maps(BITS, 33), "num_classes=33"),
         (lambda: positions.count(BITS[0], 3), r"positions: expected .*\(B,H,W\).*\(4, 4\)"),
         (lambda: positions.to_labels(BITS, 3, min_pixels=-1), "min_pixels=-1: expected .* ≥ 0"),
         (lambda: positions.to_labels(BITS, 40), "num_classes=40"),

@@ -20,6 +20,7 @@ import pytest
 import torch
 
 from rsbook import presets, runs, scenes
+from rsbook.checkpoints import weights_path
 from rsbook.files import replacing
 from rsbook.runs import RunError
 
@@ -38,6 +39,11 @@ def work(*, value, seed=0, then=None, dataset=None, root, device, checkpoint):
         checkpoint.parent.mkdir(parents=True)
         checkpoint.write_text(f"state of {value}")
         raise InterruptedError(f"interrupted at {value}")
+    if then == "weights":
+        path = weights_path(checkpoint.parent, f"w{value}")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"weights of {value}")
+        return {"score": value / 8, "weights": f"w{value}"}
     results = {
         "tensor": torch.ones(2),
         "nan": {"history": [{"loss": 1.0}, {"loss": float("nan")}]},
@@ -85,7 +91,9 @@ def test_one_row_a_run_in_the_order_of_the_grid_and_only_what_is_missing_is_done
     assert calls(store) == [3, 1, 2]
     assert first["value"].tolist() == [3, 1, 2]
     assert first["score"].tolist() == [0.375, 0.125, 0.25]
-    assert list(first.columns) == ["value", "score", "curve", "device_was", "seconds", "record"]
+    defaults, results = ["dataset", "seed", "then"], ["score", "curve", "device_was"]
+    assert list(first.columns) == [*defaults, "value", *results, "seconds", "record"]
+    assert first[defaults].to_numpy().tolist() == [[None, 0, None]] * 3
     assert [json.loads(Path(path).read_text())["results"]["score"] for path in first["record"]] == [0.375, 0.125, 0.25]
     again = table(grid(2, 4, 3))
     assert calls(store) == [3, 1, 2, 4]
@@ -107,6 +115,30 @@ def test_fixed_parameters_join_every_row(table, store):
     assert found["seed"].tolist() == [7, 7]
     with pytest.raises(ValueError, match="seed: given both in the grid and for all runs"):
         table(grid(1, seed=1), seed=7)
+
+
+def test_a_parameter_given_its_default_is_as_good_as_not_given(table, store):
+    first = table([{"value": 1}, {"value": 1, "seed": 0}, {"value": 1, "then": None, "dataset": None, "seed": 0}])
+    assert calls(store) == [1]
+    assert first["record"].nunique() == len(records(store)) == 1
+    assert json.loads(records(store)[0].read_text())["parameters"] == {"value": 1}
+    pd.testing.assert_frame_equal(table(grid(1), seed=0, then=None), first.iloc[:1])
+    assert calls(store) == [1]
+    both = table([{"value": 1}, {"value": 1, "seed": 7}])
+    assert both["seed"].tolist() == [0, 7]
+    assert calls(store) == [1, 1]
+    assert both["record"].nunique() == 2
+
+
+def with_a_tuple(*, area=(1, 2), root, device, checkpoint):
+    return {"area_was": list(area)}
+
+
+def test_a_default_is_compared_as_json_holds_it(store):
+    rows = [{}, {"area": (1, 2)}, {"area": [1, 2]}, {"area": (2, 1)}]
+    found = runs.table(with_a_tuple, rows, store=store, device="cpu", workers=0, progress=False)
+    assert found["area_was"].tolist() == found["area"].tolist() == [[1, 2], [1, 2], [1, 2], [2, 1]]
+    assert found["record"].nunique() == 2
 
 
 def test_an_empty_grid_is_an_empty_table(table, store):
@@ -361,6 +393,22 @@ def test_a_record_under_another_name_is_damaged(table, store):
         table(grid(1, 2))
 
 
+def test_a_record_whose_weights_are_gone_counts_as_missing_and_is_done_again(table, store):
+    rows = [*grid(1, 2, then="weights"), *grid(3)]
+    first = table(rows)
+    assert first["weights"].tolist()[:2] == ["w1", "w2"]
+    path = weights_path(store / "test_runs.work", "w2")
+    fingerprint = runs.fingerprint(work, rows[1])
+    assert runs.load_record(path.parents[1], fingerprint)["results"]["weights"] == "w2"
+    path.unlink()
+    assert runs.load_record(path.parents[1], fingerprint) is None
+    again = table(rows)
+    assert calls(store) == [1, 2, 3, 2]
+    assert path.read_text() == "weights of 2"
+    pd.testing.assert_frame_equal(again.drop(columns="seconds"), first.drop(columns="seconds"))
+    assert len(records(store)) == 3
+
+
 def test_files_that_dead_processes_left_are_no_records(table, store):
     path = store / "test_runs.work" / f"{runs.fingerprint(work, {'value': 1})}.json"
     path.parent.mkdir(parents=True)
@@ -467,8 +515,8 @@ def test_sources_that_can_change_a_number_count_and_others_do_not(tmp_path, monk
         if lp_fingerprint() != base:
             counted.add(path.relative_to(tmp_path / "rsbook").with_suffix("").as_posix())
         path.write_text(before)
-    direct = {"label_propagation", "mixing", "models", "scenes", "training"}
-    assert counted >= direct | {"positions", "metrics", "archives/bluemarble"}
+    direct = {"label_propagation", "mixing", "models", "scenes", "training", "noise", "explain", "thematic"}
+    assert counted >= direct | {"augmentations", "checkpoints", "positions", "metrics", "archives/bluemarble"}
     assert not counted & {"figures", "report", "batch", "presets", "cli", "published", "runs", "pool", "receipts"}
 
 

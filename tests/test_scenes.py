@@ -1,6 +1,7 @@
 """Loading, checking and normalising scenes, on a miniature archive in the form of the real one."""
 
 import hashlib
+import os
 import random
 from dataclasses import replace
 
@@ -170,3 +171,86 @@ def test_labels_of_maps_follow_the_presence_rule():
         bits, labels = scenes.from_maps(maps, 3, min_pixels)
         assert labels.tolist() == [expected]
         assert bits.tolist() == [[[1, 1, 2], [1, 1, 4], [1, 1, 4]]]
+
+
+def hashed(monkeypatch):
+    """The names of the files that are hashed from now on."""
+    names, real = [], scenes.sha256
+    monkeypatch.setattr(scenes, "sha256", lambda path, advance=None: names.append(path.name) or real(path))
+    return names
+
+
+@pytest.fixture
+def large(root, monkeypatch):
+    """The miniature, in a world where its image is a large file: whole, and known to be."""
+    monkeypatch.setattr(scenes, "LARGE", 30_000)
+    assert (root / "bluemarble" / "image.tif").stat().st_size > 30_000
+    scenes.verify(root / "bluemarble")
+    return root / "bluemarble"
+
+
+def test_a_large_file_is_hashed_again_only_when_it_has_changed(large, monkeypatch):
+    names = hashed(monkeypatch)
+    scenes.verify(large)
+    assert sorted(names) == ["igbp.tif", "scenes.csv"]
+    os.utime(large / "image.tif")
+    names.clear()
+    scenes.verify(large)
+    assert sorted(names) == sorted(FILES)
+    names.clear()
+    scenes.verify(large)
+    assert sorted(names) == ["igbp.tif", "scenes.csv"]
+
+
+@pytest.mark.parametrize("damage", ["content", "size", "manifest", "stamp"])
+def test_what_was_found_whole_before_is_no_excuse(large, monkeypatch, damage):
+    image, names = large / "image.tif", hashed(monkeypatch)
+    if damage == "content":
+        flipped = bytearray(image.read_bytes())
+        flipped[-1] ^= 1
+        image.write_bytes(flipped)
+    elif damage == "size":
+        image.write_bytes(image.read_bytes()[:-1])
+    elif damage == "manifest":
+        sums = (large / "SHA256SUMS").read_text().splitlines(keepends=True)
+        (large / "SHA256SUMS").write_text("0" * 64 + sums[0][64:] + "".join(sums[1:]))
+    else:
+        (large / scenes.STAMP).write_text('{"checksum": []')
+        scenes.verify(large)
+        assert "image.tif" in names
+        return
+    with pytest.raises(scenes.DataError, match=r"image.tif is damaged"):
+        scenes.verify(large)
+
+
+def test_everything_finds_damage_that_left_no_trace_and_the_next_load_knows(large):
+    image = large / "image.tif"
+    state, flipped = image.stat(), bytearray(image.read_bytes())
+    flipped[-1] ^= 1
+    image.write_bytes(flipped)
+    os.utime(image, ns=(state.st_atime_ns, state.st_mtime_ns))
+    scenes.verify(large)
+    for everything in (True, False):
+        with pytest.raises(scenes.DataError, match=r"image.tif is damaged"):
+            scenes.verify(large, everything=everything)
+
+
+def test_small_archives_leave_no_stamp(root):
+    scenes.verify(root / "bluemarble")
+    assert not (root / "bluemarble" / scenes.STAMP).exists()
+
+
+def test_the_cure_of_other_archives_is_to_prepare_them(tmp_path):
+    with pytest.raises(scenes.DataError) as error:
+        scenes.load("deepglobe", tmp_path)
+    assert "`python -m rsbook data card deepglobe`" in str(error.value)
+    assert f"`python -m rsbook data prepare deepglobe --root {tmp_path}`" in str(error.value)
+
+
+def test_a_name_that_is_nearly_right_is_suggested():
+    with pytest.raises(ValueError, match="did you mean 'bigearthnet'"):
+        scenes.load("bigearthnet-s2")
+
+
+def test_bands_of_a_picture_are_the_first_three_unless_said(root):
+    assert scenes.load("bluemarble", root).rgb == (0, 1, 2)

@@ -6,16 +6,20 @@ import random
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from lightning_fabric import Fabric
 from safetensors.torch import save_file
 from torch import Generator, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
-from rsbook import models, positions, training
+from rsbook import checkpoints, mixing, models, training
+from rsbook.positions import AreaTables
 
 SETTINGS = {"seed": 3, "epochs": 4, "batch_size": 8, "learning_rate": 1e-2, "device": "cpu", "progress": False}
 gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -90,7 +94,7 @@ def differing_bits(first, second):
 @pytest.fixture
 def checkpoint(tmp_path, monkeypatch):
     """Where checkpoints go, written after every epoch."""
-    monkeypatch.setattr(training, "SECONDS_BETWEEN_CHECKPOINTS", 0)
+    monkeypatch.setattr(checkpoints, "SECONDS_BETWEEN_CHECKPOINTS", 0)
     return tmp_path / "deeper" / "run.safetensors"
 
 
@@ -229,36 +233,165 @@ def test_progress_goes_to_stderr_only_when_asked(capfd):
     assert out == ""
     assert "4/4" in err
     assert "fit=" in err
+    fit(progress=True, stop_after=2)
+    assert "2/2" in capfd.readouterr()[1]
+
+
+@pytest.mark.parametrize("kind", ["convolutions", "dropout"])
+@pytest.mark.parametrize(("stop_after", "every"), [(1, 1), (3, 1), (5, 1), (6, 1), (3, 2), (4, 3)])
+def test_stopped_early_is_the_first_epochs_of_the_whole_training_bit_for_bit(kind, stop_after, every):
+    whole, rising = Scripted(range(6)), Scripted(range(6))
+    expected, _ = fit(whole, kind=kind, epochs=6)
+    found, weights = fit(rising, kind=kind, epochs=6, stop_after=stop_after, evaluate_every=every)
+    assert [row["epoch"] for row in found] == [e for e in range(1, stop_after + 1) if e % every == 0 or e == stop_after]
+    for row in found:
+        assert {**row, "fit": None} == {**expected[row["epoch"] - 1], "fit": None}
+    assert differing_bits(weights, whole.shown[stop_after - 1]) == 0  # the best, as each is better than the one before
+
+
+def test_a_batch_is_made_in_full_precision_and_the_loss_in_that_of_the_device(monkeypatch):
+    class Spy(Toy):
+        def batch(self, index, generator):
+            precision["batch"] = torch.is_autocast_enabled("cpu")
+            return super().batch(index, generator)
+
+        def loss(self, model, batch):
+            precision["loss"] = torch.is_autocast_enabled("cpu")
+            return super().loss(model, batch)
+
+    precision = {}
+    mixed = Fabric(accelerator="cpu", devices=1, precision="bf16-mixed")  # as on a GPU
+    monkeypatch.setattr(training, "_fabric", lambda device, devices: mixed)
+    fit(Spy())
+    assert precision == {"batch": False, "loss": True}
 
 
 # Classification
 
 
+CPU = torch.device("cpu")
+
+
 @pytest.fixture
 def classification(tiny_scenes):
-    def make(augment=lambda images, labels, positions, generator: (images, labels.float())):
-        return training.Classification(tiny_scenes, tiny_scenes.split("train"), tiny_scenes.split("val"), augment)
+    def make(augment=lambda images, labels, positions, generator: (images, labels.float()), **given):
+        return training.Classification(
+            tiny_scenes, tiny_scenes.split("train"), tiny_scenes.split("val"), augment, **given
+        )
 
     return make
 
 
-def test_classification_hands_normalised_images_labels_and_positions_to_augment(classification, tiny_scenes):
+# Of the data on the device: nothing, the images (4608 bytes) but not the tables (10608 bytes), or all.
+ROOMS = {"nothing": 0, "images": 10_608, "all": 10_609}
+
+
+@pytest.fixture(params=ROOMS)
+def room(request, monkeypatch):
+    monkeypatch.setattr(training, "_room", lambda device: ROOMS[request.param])
+    return request.param
+
+
+def test_classification_hands_normalised_images_labels_and_positions_to_augment(tiny_scenes, room):
     given = []
 
     def augment(images, labels, positions, generator):
         given.append((images, labels, positions, generator))
         return images * 0, labels * 0.5
 
-    task, generator = classification(augment), Generator()
-    index = torch.tensor([5, 2])
-    images, labels = task.batch(index, generator)
-    scene = tiny_scenes.split("train")[index]
-    torch.testing.assert_close(given[0][0], tiny_scenes.normalise(tiny_scenes.images[scene]))
+    train, generator = torch.tensor([9, 2, 14, 5, 0, 7, 12, 1]), Generator()  # in an order of their own
+    bits = tiny_scenes.positions[train].flip(2)  # others than the data set's
+    task = training.Classification(tiny_scenes, train, tiny_scenes.split("val"), augment, positions=bits)
+    task.to(CPU)
+    images, labels = task.batch(torch.tensor([3, 1]), generator)
+    scene = torch.tensor([5, 2])
+    assert torch.equal(given[0][0], tiny_scenes.normalise(tiny_scenes.images[scene]))
     assert torch.equal(given[0][1], tiny_scenes.labels[scene])
-    assert torch.equal(given[0][2].totals(), positions.count(tiny_scenes.positions[scene], 3))
+    assert isinstance(given[0][2], AreaTables) == (room == "all")
+    found = given[0][2].bits if room == "all" else given[0][2]
+    assert torch.equal(found, tiny_scenes.positions[scene].flip(2))
     assert given[0][3] is generator
     assert images.abs().sum() == 0
     assert torch.equal(labels, tiny_scenes.labels[scene] * 0.5)
+
+
+@pytest.mark.parametrize("room", ["images", "nothing"], indirect=True)
+@pytest.mark.parametrize("kind", ["area labels", "boxes", "favoured", "blobs"])
+def test_streaming_trains_to_the_same_bits_as_data_on_the_device(tiny_scenes, classification, room, kind, monkeypatch):
+    def augment(images, labels, where, generator):
+        mix = mixing.fmix if kind == "blobs" else mixing.cutmix
+        more = {"class_weights": torch.tensor([1.0, 2.0, 3.0])} if kind == "favoured" else {}
+        mixed = mix(images, labels, where, area_range=(0.3, 0.7), min_pixels=5, generator=generator, **more)
+        return mixed.images, mixed.labels
+
+    def trained():
+        given = {} if kind == "area labels" else {"positions": tiny_scenes.positions[tiny_scenes.split("train")]}
+        model = models.classifier("narrow_resnet", 3, 3, Generator().manual_seed(0))
+        task = classification(augment, **given)
+        history = training.fit(model, task, **{**SETTINGS, "batch_size": 4, "epochs": 2})
+        return history, model.state_dict(), isinstance(task.positions, AreaTables)
+
+    history, weights, resident = trained()
+    assert not resident
+    monkeypatch.setattr(training, "_room", lambda device: ROOMS["all"])
+    expected, same, resident = trained()
+    assert resident == (kind != "area labels")
+    assert history == expected
+    assert differing_bits(weights, same) == 0
+
+
+def test_images_that_do_not_fit_stay_in_their_file(tiny_scenes, room, tmp_path):
+    tiny_scenes.images.numpy().tofile(tmp_path / "images")
+    size = tiny_scenes.images.numel()
+    mapped = torch.from_file(str(tmp_path / "images"), shared=False, size=size, dtype=torch.uint8)
+    data = replace(tiny_scenes, images=mapped.view(tiny_scenes.images.shape))
+    task = training.Classification(
+        data, data.split("train"), data.split("val"), lambda images, labels, *_: (images, labels)
+    )
+    assert task.images.data_ptr() == mapped.data_ptr()
+    task.to(CPU)
+    if room == "nothing":
+        assert task.images.data_ptr() == mapped.data_ptr()
+    else:
+        assert torch.equal(task.images, data.images[data.split("train")])  # a copy of these and no others
+        assert task.images.untyped_storage().nbytes() == 4608
+    images, _ = task.batch(torch.tensor([7, 0]), Generator())
+    assert torch.equal(images, data.normalise(tiny_scenes.images[[7, 0]]))
+
+
+def test_the_room_for_data_is_a_quarter_of_what_is_free(monkeypatch):
+    monkeypatch.setattr(training.psutil, "virtual_memory", lambda: SimpleNamespace(available=4001))
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (801, 10**6))
+    assert training._room(CPU) == 1000
+    assert training._room(torch.device("cuda")) == 200
+
+
+def test_given_labels_stand_in_for_the_data_sets_own_in_training_alone(classification, tiny_scenes):
+    other = ~tiny_scenes.labels[tiny_scenes.split("train")]
+    task = classification(labels=other)
+    task.to(CPU)
+    assert torch.equal(task.batch(torch.tensor([6, 1]), Generator())[1], other[[6, 1]].float())
+    model = models.classifier("narrow_resnet", 3, 3, Generator().manual_seed(0))
+    assert task.evaluate(model) == classification().evaluate(model)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"labels": torch.zeros(7, 3)}, r"labels: has shape \(7, 3\), expected \(8, 3\), one row a training scene"),
+        ({"labels": torch.zeros(16, 3)}, r"labels: has shape \(16, 3\), expected \(8, 3\)"),
+        ({"labels": torch.zeros(8, 4)}, r"labels: has shape \(8, 4\), expected \(8, 3\)"),
+        (
+            {"positions": torch.zeros(16, 12, 16)},
+            r"positions: has shape \(16, 12, 16\), expected \(8, 12, 16\), one row",
+        ),
+        ({"positions": torch.zeros(8, 16, 12)}, r"positions: has shape \(8, 16, 12\), expected \(8, 12, 16\)"),
+        ({"positions": torch.zeros(8, 3, 12, 16)}, r"positions: has shape \(8, 3, 12, 16\)"),
+    ],
+)
+def test_labels_and_positions_that_do_not_fit_are_errors(classification, given, message):
+    with pytest.raises(ValueError, match=message):
+        classification(**given)
 
 
 @pytest.mark.parametrize("labels", [[[1.0, 0.0], [0.0, 1.0]], [[0.3, 0.7], [0.0, 0.5]]])
@@ -277,18 +410,21 @@ def test_classification_trains_and_is_scored_on_the_validation_split(classificat
     history = training.fit(model, classification(), **SETTINGS)
     best = max(history, key=lambda row: row["map_macro"])
     val = tiny_scenes.split("val")
-    found = training.score(training.predict(model, tiny_scenes, tiny_scenes.images[val]), tiny_scenes.labels[val])
+    found = training.score(training.predict(model, tiny_scenes, val), tiny_scenes.labels[val])
     assert found == {name: best[name] for name in found}
     assert json.loads(json.dumps(history)) == history
 
 
-def test_predict_gives_the_same_scores_in_any_batch_size(tiny_scenes):
+def test_predict_gives_the_same_scores_in_any_batch_size_and_order(tiny_scenes):
     model = models.classifier("narrow_resnet", 3, 3, Generator().manual_seed(0))
-    whole = training.predict(model, tiny_scenes, tiny_scenes.images)
-    parts = training.predict(model, tiny_scenes, tiny_scenes.images, batch_size=5)
+    whole = training.predict(model, tiny_scenes, torch.arange(16))
+    parts = training.predict(model, tiny_scenes, torch.arange(16), batch_size=5)
     assert whole.shape == (16, 3)
     assert ((whole > 0) & (whole < 1)).all()
     torch.testing.assert_close(whole, parts)
+    some = torch.tensor([11, 3, 3, 15])
+    torch.testing.assert_close(training.predict(model, tiny_scenes, some), whole[some])
+    assert len({tuple(row) for row in whole.tolist()}) == 16
 
 
 def test_score_reports_absent_classes_as_none():
@@ -297,11 +433,10 @@ def test_score_reports_absent_classes_as_none():
     assert found == {"map_macro": 1, "map_micro": 1, "average_precision": [1, None]}
 
 
-def test_scenes_without_positions_train(classification, tiny_scenes):
-    object.__setattr__(tiny_scenes, "positions", None)
+def test_augment_gets_no_positions_that_nobody_asked_for(classification):
     given = []
     task = classification(lambda images, labels, positions, generator: given.append(positions) or (images, labels))
-    task.to(torch.device("cpu"))
+    task.to(CPU)
     task.batch(torch.arange(4), Generator())
     assert given == [None]
 
@@ -321,7 +456,7 @@ def test_same_seed_same_bytes_other_seed_other_weights(kind):
 
 
 def test_seeds_and_epochs_draw_from_streams_of_their_own():
-    states = {training._generator(seed, epoch).initial_seed() for seed in range(30) for epoch in range(30)}
+    states = {training.seeded(seed, epoch).initial_seed() for seed in range(30) for epoch in range(30)}
     assert len(states) == 900
 
 
@@ -367,6 +502,27 @@ def test_resumed_at_every_epoch_equals_an_uninterrupted_one(checkpoint):
     assert differing_bits(weights, resumed) == 0
 
 
+def test_a_training_to_be_stopped_early_resumes_and_is_not_taken_for_the_whole(checkpoint):
+    settings = {"epochs": 6, "stop_after": 4}
+    expected, weights = fit(**settings)
+    with pytest.raises(KeyError):
+        fit(Toy(stop_at=3), checkpoint=checkpoint, **settings)
+    task = Toy()
+    task.evaluated = 2
+    history, resumed = fit(task, checkpoint=checkpoint, **settings)
+    assert (history, task.evaluated) == (expected, 4)
+    assert differing_bits(weights, resumed) == 0
+    with pytest.raises(ValueError, match=r"belongs to a run with other settings.*'stop_after': 4"):
+        fit(checkpoint=checkpoint, epochs=6)
+
+
+def test_stopping_after_all_epochs_is_not_stopping(checkpoint):
+    expected, _ = fit(checkpoint=checkpoint, stop_after=4)
+    task = Toy()
+    assert fit(task, checkpoint=checkpoint)[0] == expected
+    assert task.evaluated == 0
+
+
 def test_best_epoch_before_the_interruption_is_kept(checkpoint):
     class Declining(Scripted):
         def evaluate(self, model):
@@ -398,10 +554,10 @@ sys.path[:0] = {[str(Path(__file__).parent), str(Path(training.__file__).parents
 import torch
 from pathlib import Path
 import test_training
-from rsbook import training
+from rsbook import checkpoints, training
 
 torch.set_num_threads({torch.get_num_threads()})
-training.SECONDS_BETWEEN_CHECKPOINTS = 0
+checkpoints.SECONDS_BETWEEN_CHECKPOINTS = 0
 class Kill(test_training.Toy):
     def batch(self, index, generator):
         self.batches = getattr(self, "batches", 0) + 1
@@ -435,7 +591,7 @@ def test_a_failed_write_keeps_the_older_checkpoint(checkpoint, monkeypatch):
         Path(path).write_bytes(b"half of it")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(training, "save_file", full)
+    monkeypatch.setattr(checkpoints, "save_file", full)
     with pytest.raises(OSError, match="No space left"):
         fit(checkpoint=checkpoint)
     assert checkpoint.read_bytes() == before
@@ -468,7 +624,9 @@ def test_half_written_file_of_a_dead_process_is_not_taken_for_a_checkpoint(check
     assert differing_bits(weights, found) == 0
 
 
-@pytest.mark.parametrize("change", [{"seed": 4}, {"epochs": 5}, {"learning_rate": 1e-3}, {"weight_decay": 0.1}])
+@pytest.mark.parametrize(
+    "change", [{"seed": 4}, {"epochs": 5}, {"learning_rate": 1e-3}, {"weight_decay": 0.1}, {"stop_after": 3}]
+)
 def test_checkpoint_of_other_settings_is_an_error(checkpoint, change):
     fit(checkpoint=checkpoint)
     before = checkpoint.read_bytes()
@@ -526,6 +684,9 @@ def test_metric_that_is_not_finite_is_an_error(value):
         ({"batch_size": 0}, "batch_size=0: expected"),
         ({"batch_size": 17}, "batch_size=17: only 16 training samples"),
         ({"evaluate_every": 0}, "evaluate_every=0: expected"),
+        ({"stop_after": 0}, "stop_after=0: expected a whole number ≥ 1"),
+        ({"stop_after": 1.0}, "stop_after=1.0: expected a whole number"),
+        ({"stop_after": 5}, "stop_after=5: expected at most epochs=4"),
         ({"devices": 0}, "devices=0: expected"),
         ({"devices": 3}, "batch_size=8: not a multiple of devices=3"),
         ({"seed": -1}, "seed=-1: expected a whole number ≥ 0"),
@@ -574,3 +735,21 @@ def test_cuda_comes_near_the_cpu(classification):
         model = models.classifier("narrow_resnet", 3, 3, Generator().manual_seed(0))
         losses.append(training.fit(model, classification(), **{**SETTINGS, "device": device})[-1]["loss"])
     assert losses[1] == pytest.approx(losses[0], rel=0.1)
+
+
+@gpu
+def test_on_cuda_too_streaming_gives_the_batches_of_data_on_the_device(tiny_scenes, classification, room):
+    given = []
+
+    def augment(images, labels, where, generator):
+        given.append(where.bits if isinstance(where, AreaTables) else where)
+        return images, labels.float()
+
+    task, index = classification(augment, positions=tiny_scenes.positions[:8]), torch.tensor([6, 1, 3])
+    task.to(torch.device("cuda"))
+    images, labels = task.batch(index, Generator())
+    assert task.images.device.type == ("cpu" if room == "nothing" else "cuda")
+    assert images.device.type == labels.device.type == given[0].device.type == "cuda"
+    torch.testing.assert_close(images.cpu(), tiny_scenes.normalise(tiny_scenes.images[index]))
+    assert torch.equal(labels.cpu(), tiny_scenes.labels[index].float())
+    assert torch.equal(given[0].cpu(), tiny_scenes.positions[index])

@@ -1,0 +1,223 @@
+"""DeepGlobe-ML: patches of DeepGlobe's land-cover tiles with multi-labels (data/deepglobe/README.md)."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import threading
+import warnings
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rasterio
+from PIL import Image
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
+
+from rsbook.archives import prepared
+from rsbook.scenes import DataError
+
+CLASSES = ("urban", "agriculture", "rangeland", "forest", "water", "barren")
+ENDS = ("_sat.jpg", "_mask.png")  # of a tile's two files
+SIZE = 120  # pixels a side of a patch
+KEPT = 0.2  # of the patches with a single class (section IV-A)
+SHARES = {"train": 0.6, "val": 0.2}  # of the tiles; the others are for testing
+PAPER = {"tiles": 1949, "patches_kept": 30_443, "train": 18_185, "labels_per_scene": 1.71, "before_thinning": 1.28}
+
+# A mask's colour is thresholded at 128 in each band, as the publishers advise: 4·red + 2·green + blue is its code.
+UNKNOWN, INVALID = 0, 4  # black; red, which stands for nothing
+BIT = (0, 1 << 4, 1 << 3, 1 << 0, 0, 1 << 2, 1 << 1, 1 << 5)  # the class bit of each code
+
+PNG_END = b"IEND\xaeB`\x82"  # the last chunk of every PNG
+CURE = "`python -m rsbook data card deepglobe` says what to unpack where"
+
+load = prepared.load
+_scratch = threading.local()  # memory for one mask a thread: pages that are mapped already halve the time of reading
+
+
+def source(raw: Path) -> prepared.Source:
+    """The patches that the rules of section IV-A keep of the training tiles in `raw`; reads all masks.
+
+    Raises DataError naming missing, unexpected or damaged files.
+    """
+    folder, tiles = find_tiles(raw)
+    with _quietly(), ThreadPoolExecutor(os.cpu_count()) as threads:
+        grids = dict(zip(tiles, threads.map(partial(_present, folder), tiles), strict=True))
+    split_of = _split(tiles)
+    draws = {tile: _draws(tile, grid.shape) for tile, grid in grids.items()}
+    kept = {tile: _keep(grid, draws[tile][0]) for tile, grid in grids.items()}
+    # In shuffled order, so that the first of a split are a fair sample of its tiles.
+    order = sorted((draws[t][1][r, c], t, r, c) for t in tiles for r, c in np.argwhere(kept[t]).tolist())
+    cells = [(tile, row, column) for _, tile, row, column in order]
+    groups: dict[str, list[int]] = {}
+    for i, (tile, _, _) in enumerate(cells):
+        groups.setdefault(tile, []).append(i)
+    splits = [split_of[tile] for tile, _, _ in cells]
+    return prepared.Source(
+        name="deepglobe",
+        version=f"DeepGlobe land-cover classification 2018, {len(tiles)} training tiles; rules 1",
+        classes=CLASSES,
+        bands=("red", "green", "blue"),
+        rgb=(0, 1, 2),
+        min_pixels=0,
+        size=SIZE,
+        dtype="uint8",
+        has_positions=True,
+        scenes=[f"{tile}_{row}_{column}" for tile, row, column in cells],
+        splits=splits,
+        groups=list(groups.values()),
+        read=partial(read, str(folder), cells),
+        notes=_notes(grids, kept, splits),
+        group_inputs=[prepared.identify(_paths(folder, tile)) for tile in groups],
+    )
+
+
+def find_tiles(raw: Path) -> tuple[Path, list[str]]:
+    """The folder of the training tiles, `raw` or one folder in it, and their ids, sorted.
+
+    The publishers' folders of validation and test tiles have no masks and are left alone. Raises DataError naming
+    images without masks, masks without images and files that are neither.
+    """
+    candidates = [raw, *sorted(path for path in raw.iterdir() if path.is_dir() and not path.name.startswith("."))]
+    found = [folder for folder in candidates if next(folder.glob("*_mask.png"), None)]
+    if len(found) != 1:
+        where = f"masks are in {' and '.join(map(str, found))}" if found else f"there is no *_mask.png in {raw}"
+        raise DataError(f"expected the training tiles in one folder, but {where}: {CURE}")
+    [folder] = found
+    names = sorted(path.name for path in folder.iterdir() if path.suffix.lower() in (".jpg", ".jpeg", ".png"))
+    if strange := [name for name in names if not re.fullmatch(r"\w+?_(sat\.jpg|mask\.png)", name)]:
+        raise DataError(_naming(f"unexpected in {folder}", strange) + "; move them away")
+    images, masks = ({name.removesuffix(end) for name in names if name.endswith(end)} for end in ENDS)
+    missing = [f"{tile}_mask.png" for tile in images - masks] + [f"{tile}_sat.jpg" for tile in masks - images]
+    if missing:
+        raise DataError(_naming(f"missing in {folder}", sorted(missing)) + f"; {CURE}")
+    return folder, sorted(images)
+
+
+def read(folder: str, cells: list[tuple[str, int, int]], indices: list[int]) -> prepared.Patches:
+    """Images (n,3,120,120) uint8, positions (n,120,120) int32 and labels (n,6) bool of scenes of one tile.
+
+    cells: tile, row and column in the grid of patches, of every scene. Raises DataError for a damaged file.
+    """
+    [tile] = {cells[i][0] for i in indices}
+    image_path, mask_path = _paths(Path(folder), tile)
+    corners = [(SIZE * cells[i][1], SIZE * cells[i][2]) for i in indices]
+    images = _read_image(image_path, corners)
+    with _quietly():
+        codes = _read_codes(mask_path)
+    patches = np.stack([codes[top : top + SIZE, left : left + SIZE] for top, left in corners])
+    positions = np.array(BIT, dtype=np.int32)[patches]
+    present = np.bitwise_or.reduce(positions.reshape(len(indices), -1), axis=1)
+    return images, positions, (present[:, None] >> np.arange(len(CLASSES)) & 1).astype(bool)
+
+
+def _read_image(path: Path, corners: list[tuple[int, int]]) -> np.ndarray:
+    # Pillow, not rasterio, whose wheels bring a libjpeg that takes three times as long as the libjpeg-turbo that
+    # Pillow, OpenCV and torchvision have, and decodes to slightly other pixels than theirs.
+    images = np.empty((len(corners), 3, SIZE, SIZE), dtype=np.uint8)
+    try:
+        with Image.open(path, formats=("JPEG",)) as tile:
+            tile.load()
+            for image, (top, left) in zip(images, corners, strict=True):
+                image[:] = np.asarray(tile.crop((left, top, left + SIZE, top + SIZE))).transpose(2, 0, 1)
+    except (OSError, SyntaxError) as error:  # what Pillow raises for files that are truncated or no JPEG
+        raise DataError(f"{path} is damaged ({error}): get it again; {CURE}") from error
+    return images
+
+
+def _read_codes(path: Path) -> np.ndarray:
+    """The code (H,W) of every pixel's colour."""
+    # GDAL has a fast way to read a whole PNG, but takes what is cut off a file for black; the slow one says so.
+    ends = path.read_bytes().endswith(PNG_END)
+    options = {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR", "GDAL_PNG_WHOLE_IMAGE_OPTIM": ends}
+    try:
+        with rasterio.Env(**options), rasterio.open(path, driver="PNG") as mask:
+            if (mask.count, set(mask.dtypes)) != (3, {"uint8"}):
+                raise DataError(f"{path} has {mask.count} bands of {mask.dtypes[0]}, expected 3 of uint8; {CURE}")
+            shape = (3, mask.height, mask.width)
+            if getattr(_scratch, "mask", np.empty(0)).shape != shape:
+                _scratch.mask = np.empty(shape, dtype=np.uint8)
+            red, green, blue = mask.read(out=_scratch.mask)
+    except RasterioError as error:
+        raise DataError(f"{path} is damaged ({error.__cause__ or error}): get it again; {CURE}") from error
+    return (red >> 7 << 2) | (green >> 7 << 1) | (blue >> 7)
+
+
+def _present(folder: Path, tile: str) -> np.ndarray:
+    """Which codes occur in each patch of a tile: (rows, columns) uint8, whose bit i stands for code i."""
+    image_path, mask_path = _paths(folder, tile)
+    codes = _read_codes(mask_path)
+    try:
+        with Image.open(image_path, formats=("JPEG",)) as image:
+            kind = (image.height, image.width, image.mode)
+    except (OSError, SyntaxError) as error:
+        raise DataError(f"{image_path} is damaged ({error}): get it again; {CURE}") from error
+    if kind != (*codes.shape, "RGB"):
+        height, width = codes.shape
+        expected = f"expected {width} × {height} pixels of RGB, as its mask has"
+        raise DataError(f"{image_path} has {kind[1]} × {kind[0]} pixels of {kind[2]}, {expected}; {CURE}")
+    if (codes == INVALID).any():
+        row, column = np.argwhere(codes == INVALID)[0]
+        raise DataError(f"{mask_path} is red at row {row}, column {column}, which is no class's colour; {CURE}")
+    rows, columns = codes.shape[0] // SIZE, codes.shape[1] // SIZE
+    bits = np.left_shift(np.uint8(1), codes[: rows * SIZE, : columns * SIZE])
+    lines = np.bitwise_or.reduce(bits.reshape(rows, SIZE, columns * SIZE), axis=1)
+    return np.bitwise_or.reduce(lines.reshape(rows, columns, SIZE), axis=2)
+
+
+def _draws(tile: str, shape: tuple[int, int]) -> np.ndarray:
+    """Two random numbers for each patch: the tile's name alone decides on them, whatever other tiles there are."""
+    seed = int.from_bytes(hashlib.sha256(f"deepglobe patches {tile}".encode()).digest()[:8])
+    return np.random.default_rng(seed).random((2, *shape))
+
+
+def _keep(grid: np.ndarray, draws: np.ndarray) -> np.ndarray:
+    known = grid & (1 << UNKNOWN) == 0
+    return known & ((np.bitwise_count(grid) > 1) | (draws < KEPT))
+
+
+def _split(tiles: list[str]) -> dict[str, str]:
+    """The split of every tile: 60, 20 and 20 % of them, in an order that their names decide on."""
+    order = sorted(tiles, key=lambda tile: hashlib.sha256(f"deepglobe split {tile}".encode()).digest())
+    train, val = (round(share * len(tiles)) for share in SHARES.values())
+    return {tile: "train" if i < train else "val" if i < train + val else "test" for i, tile in enumerate(order)}
+
+
+def _notes(grids: dict[str, np.ndarray], kept: dict[str, np.ndarray], splits: list[str]) -> dict[str, Any]:
+    every = np.concatenate([grid.ravel() for grid in grids.values()])
+    chosen = np.concatenate([mask.ravel() for mask in kept.values()])
+    known = every & (1 << UNKNOWN) == 0
+    labels = np.bitwise_count(every)
+    mean = {"labels_per_scene": labels[chosen], "before_thinning": labels[known]}
+    found = {
+        "tiles": len(grids),
+        "patches": len(every),
+        "patches_without_unknown": int(known.sum()),
+        "patches_of_one_class": int((known & (labels == 1)).sum()),
+        "patches_kept": int(chosen.sum()),
+        "train": splits.count("train"),
+        **{name: round(float(values.mean()), 2) if len(values) else None for name, values in mean.items()},
+    }
+    differ = [f"{name}: {found[name]}, paper {value}" for name, value in PAPER.items() if found[name] != value]
+    return {"found": found, "paper": PAPER, "differ": differ}
+
+
+def _paths(folder: Path, tile: str) -> list[Path]:
+    return [folder / f"{tile}{end}" for end in ENDS]
+
+
+def _naming(what: str, names: list[str]) -> str:
+    return f"{len(names)} files {what}: {', '.join(names[:3])}{' …' if len(names) > 3 else ''}"
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Without rasterio's warning that a PNG has no coordinates."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        yield

@@ -1,0 +1,307 @@
+"""Preparing an archive: its raw files, read once by all cores, become the flat arrays of `rsbook.archives.prepared`.
+
+Everything is made in DIR/NAME/.preparing and moved to its place when it is whole. A journal there has a line for every
+group of scenes that is on the disk, so a run that is killed at any moment goes on where it was.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import importlib
+import inspect
+import json
+import math
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from dataclasses import fields
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from rsbook import filling, scenes
+from rsbook.archives.prepared import Source
+from rsbook.files import replacing
+from rsbook.scenes import DataError
+
+PREPARED = scenes.ARCHIVES[1:]  # all but the one that comes with the repository
+WORK = ".preparing"
+JOURNAL = "journal.jsonl"
+SLACK = 2**24  # bytes for what is not an array
+LIBRARIES = ("numpy", "rasterio", "pillow")  # another version may decode to other pixels
+GIGABYTE = 1e9
+
+Done = dict[int, tuple[list[int], list[int]]]  # sums and sums of squares of each band, by group
+
+
+def prepare(name: str, root: str | Path | None = None, workers: int | None = None, progress: bool = True) -> Path:
+    """Prepare the archive `name` in `root`/`name` (default: the project's data folder) and return that folder.
+
+    workers: processes that read, 0 for this one; None for one a core. An archive that is there and whole is left alone;
+    one that was begun is gone on with, except for what has changed since. Raises ValueError for a name
+    that cannot be prepared, and DataError for missing or damaged raw files, too little room on the disk, a worker that
+    dies, or another process that is at it; what is done then is kept.
+    """
+    folder = scenes.location(name, root)
+    if name not in PREPARED:
+        raise ValueError(f"{name} needs no preparing: it comes with the repository")
+    raw, work = folder / "raw", folder / WORK
+    if not folder.is_dir():
+        raise DataError(f"{raw} is missing: {_unpack(name)}")
+    archive = importlib.import_module(f"rsbook.archives.{name}")
+    with _alone(folder):
+        if not (work / "SHA256SUMS").is_file():
+            if _is_whole(folder, progress):
+                shutil.rmtree(work, ignore_errors=True)
+                return folder
+            if not raw.is_dir():
+                raise DataError(f"{raw} is missing: {_unpack(name)}")
+            _make(archive.source(raw), work, _workers() if workers is None else workers, progress)
+        _publish(work, folder)
+    return folder
+
+
+def summary(folder: Path) -> str:
+    """What a prepared archive holds, and where its counts differ from the paper's."""
+    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    counts = ", ".join(f"{n:,} {split}" for split, n in manifest["scenes"].items())
+    differ = [f"  counts differ from the paper's: {text}" for text in manifest["notes"].get("differ", [])]
+    return "\n".join([f"{manifest['name']} is ready in {folder}: {counts}", *differ])
+
+
+def catalogue() -> dict[str, dict[str, str]]:
+    """What data/README.md says of each archive, by name: the columns of its table."""
+    rows = [line.strip("|").split("|") for line in (scenes.DATA / "README.md").read_text("utf-8").splitlines()]
+    table = [[cell.strip() for cell in row] for row in rows if len(row) > 1]
+    entries = {row[0].partition("]")[0].strip("["): dict(zip(table[0], row, strict=True)) for row in table[2:]}
+    return {name: entries[name] for name in scenes.ARCHIVES}
+
+
+def state(folder: Path) -> str:
+    """How far an archive is, in a few words: "ready", "begun", "to prepare" or "not here"; no file is read."""
+    if (folder / "SHA256SUMS").is_file():
+        return "ready"
+    if (folder / WORK / JOURNAL).is_file():
+        return "begun"
+    return "to prepare" if (folder / "raw").is_dir() else "not here"
+
+
+def check(folder: Path, progress: bool = True) -> tuple[int, int]:
+    """Hash every file of an archive; how many there are and their bytes. Raises DataError for a damaged one."""
+    scenes.checksum(folder.name, folder.parent)  # says how to get an archive that is not there
+    paths = [path for name in scenes.listed(folder) if (path := folder / name).is_file()]
+    total = sum(path.stat().st_size for path in paths)
+    with _bytes_bar("checking", total, progress) as bar:
+        scenes.verify(folder, everything=True, advance=bar.update)
+    return len(paths), total
+
+
+def _make(source: Source, work: Path, workers: int, progress: bool) -> None:
+    """All files of the archive in `work`, SHA256SUMS the last."""
+    if "train" not in source.splits:
+        raise DataError(f"{source.name}: no training scenes among the {len(source.scenes)} that were found")
+    plan = fingerprint(source)
+    done = _resume(source, work, plan, progress)
+    _fill(source, work, done, workers, progress)
+    _write_tables(source, work, done)
+    _write_sums(source, work, progress)
+
+
+def fingerprint(source: Source) -> str:
+    """What identifies a preparation: what is planned, from which files, the code of the reader and its libraries."""
+    plan = {f.name: getattr(source, f.name) for f in fields(source) if f.name not in ("read", "notes", "group_inputs")}
+    reader = inspect.getsourcefile(getattr(source.read, "func", source.read))
+    plan["reader"] = hashlib.sha256(Path(reader).read_bytes()).hexdigest()
+    plan["libraries"] = {name: version(name) for name in LIBRARIES}
+    return hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()
+
+
+def _resume(source: Source, work: Path, plan: str, progress: bool) -> Done:
+    """The groups that an earlier run of the same plan has finished; otherwise begin: room checked, arrays allocated."""
+    journal = work / JOURNAL
+    lines = _read_lines(journal)
+    if lines and lines[0] == {"plan": plan} and _allocated(source, work):
+        same = [line for line in lines[1:] if line["inputs"] == _inputs(source, line["group"])]
+        done = {line["group"]: (line["sums"], line["squares"]) for line in same}
+        _say(f"{source.name}: going on, {len(done)} of {len(source.groups)} groups are there", progress)
+        return done
+    if lines:
+        _say(f"{source.name}: the raw files or their reader have changed since the last run; starting anew", progress)
+    shutil.rmtree(work, ignore_errors=True)
+    _check_room(source, work.parent)
+    work.mkdir()
+    for name, (dtype, shape) in source.arrays().items():
+        np.lib.format.open_memmap(work / name, mode="w+", dtype=dtype, shape=shape).flush()
+    with replacing(journal) as temporary:
+        temporary.write_text(json.dumps({"plan": plan}) + "\n", encoding="utf-8")
+    return {}
+
+
+def _inputs(source: Source, group: int) -> str | None:
+    return source.group_inputs[group] if source.group_inputs else None
+
+
+def _read_lines(journal: Path) -> list[dict[str, Any]]:
+    """The whole lines of a journal; what follows them, which a kill has cut off, is taken off the file."""
+    if not journal.is_file():
+        return []
+    lines, end = [], 0
+    for line in journal.read_bytes().splitlines(keepends=True):
+        try:
+            lines.append(json.loads(line))
+        except ValueError:
+            break
+        if not line.endswith(b"\n"):
+            lines.pop()
+            break
+        end += len(line)
+    os.truncate(journal, end)
+    return lines
+
+
+def _allocated(source: Source, work: Path) -> bool:
+    try:
+        found = {name: np.load(work / name, mmap_mode="r") for name in source.arrays()}
+    except (OSError, ValueError):
+        return False
+    return all((found[name].dtype, found[name].shape) == what for name, what in source.arrays().items())
+
+
+def _check_room(source: Source, folder: Path) -> None:
+    needed = SLACK + sum(dtype.itemsize * math.prod(shape) for dtype, shape in source.arrays().values())
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        room = f"{needed / GIGABYTE:,.1f} GB in {folder}, where {free / GIGABYTE:,.1f} GB are free"
+        raise DataError(f"{source.name} needs {room}: make room, or move it and give its new place with --root")
+
+
+def _fill(source: Source, work: Path, done: Done, workers: int, progress: bool) -> None:
+    """Read what is not done, and note each group in the journal once its bytes are on the disk."""
+    training = np.array([split == "train" for split in source.splits])
+    filler = filling.Filler(source.read, filling.places(work, source.arrays()), training)
+    missing = [(i, group) for i, group in enumerate(source.groups) if i not in done]
+    total, before = len(source.scenes), sum(len(source.groups[i]) for i in done)
+    bar = tqdm(total=total, initial=before, unit=" scenes", desc=source.name, mininterval=1, disable=not progress)
+    ended = filling.finished(filler, missing, workers)
+    with bar, (work / JOURNAL).open("ab", buffering=0) as journal, closing(ended):
+        for batch in ended:
+            for place in filler.places.values():
+                place.flush()
+            for i, sums, squares in batch:
+                line = {"group": i, "inputs": _inputs(source, i), "sums": sums, "squares": squares}
+                journal.write(f"{json.dumps(line)}\n".encode())
+            os.fsync(journal.fileno())
+            done |= {i: (sums, squares) for i, sums, squares in batch}
+            bar.update(sum(len(source.groups[i]) for i, _, _ in batch))
+
+
+def _write_tables(source: Source, work: Path, done: Done) -> None:
+    """scenes.csv and manifest.json: the same bytes from the same archive, wherever and whenever it is prepared."""
+    with replacing(work / "scenes.csv") as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(["scene", "split"])
+        table.writerows(zip(source.scenes, source.splits, strict=True))
+    labels, splits = np.load(work / "labels.npy", mmap_mode="r"), np.array(source.splits)
+    counted = {split: labels[splits == split].sum(axis=0).tolist() for split in scenes.SPLITS}
+    mean, std = _moments(source, done)
+    names = ("name", "version", "classes", "bands", "rgb", "min_pixels", "size", "dtype", "has_positions")
+    manifest = {
+        **{name: getattr(source, name) for name in names},
+        "scenes": {split: source.splits.count(split) for split in scenes.SPLITS},
+        "scenes_of_class": {split: dict(zip(source.classes, n, strict=True)) for split, n in counted.items()},
+        "mean": mean,
+        "std": std,
+        "notes": source.notes,
+    }
+    with replacing(work / "manifest.json") as temporary:
+        text = json.dumps(manifest, indent=1, ensure_ascii=False, allow_nan=False)
+        temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def _moments(source: Source, done: Done) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation of each band of the training images, from exact sums of integers."""
+    n = source.splits.count("train") * source.size**2
+    sums, squares = ([sum(band) for band in zip(*parts, strict=True)] for parts in zip(*done.values(), strict=True))
+    variances = [(n * q - s * s) / (n * (n - 1)) for s, q in zip(sums, squares, strict=True)]
+    return [s / n for s in sums], [math.sqrt(v) for v in variances]
+
+
+def _write_sums(source: Source, work: Path, progress: bool) -> None:
+    names = [*source.arrays(), "scenes.csv", "manifest.json"]
+    total = sum((work / name).stat().st_size for name in names)
+    with _bytes_bar("hashing", total, progress) as bar, ThreadPoolExecutor(_workers()) as threads:
+        digests = list(threads.map(lambda name: scenes.sha256(work / name, bar.update), names))
+    with replacing(work / "SHA256SUMS") as temporary:
+        lines = [f"{digest}  {name}\n" for digest, name in zip(digests, names, strict=True)]
+        temporary.write_text("".join(lines), encoding="utf-8")
+
+
+def _publish(work: Path, folder: Path) -> None:
+    """Move what is whole from `work` to its place; SHA256SUMS goes first and comes last, so a kill is no harm."""
+    (folder / "SHA256SUMS").unlink(missing_ok=True)
+    for name in scenes.listed(work):
+        if (work / name).exists():
+            (work / name).replace(folder / name)
+    _sync(folder)
+    (work / "SHA256SUMS").replace(folder / "SHA256SUMS")
+    _sync(folder)
+    shutil.rmtree(work)
+    scenes.remember(folder, scenes.checksum(folder.name, folder.parent))
+
+
+def _is_whole(folder: Path, progress: bool) -> bool:
+    if not (folder / "SHA256SUMS").is_file():
+        return False
+    try:
+        scenes.verify(folder)
+    except DataError as error:
+        _say(f"{str(error).partition(';')[0]}; preparing it anew", progress)
+        return False
+    return True
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Only one process at a time prepares an archive; the system gives the lock back when that process ends."""
+    import fcntl  # not on Windows, where the book can still be read and run
+
+    lock = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise DataError(f"{folder} is being prepared by another process: wait for its end") from None
+    finally:
+        os.close(lock)
+
+
+def _sync(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _bytes_bar(what: str, total: int, progress: bool) -> tqdm:
+    return tqdm(total=total, unit="B", unit_scale=True, desc=what, mininterval=1, disable=not progress)
+
+
+def _workers() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _unpack(name: str) -> str:
+    return f"`python -m rsbook data card {name}` says where to get the archive and what to unpack there"
+
+
+def _say(text: str, progress: bool) -> None:
+    if progress:
+        print(text, file=sys.stderr)

@@ -1,0 +1,80 @@
+"""Archived results: tables of runs that a laptop does not repeat, kept as CSV with their receipts in data/results.
+
+Each file is NAME.csv, one row a run, and NAME.json, what made it: command, settings, code, machine, versions.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from rsbook.figures import Html, draw_table
+from rsbook.files import replacing
+
+FOLDER = Path(__file__).parents[1] / "data" / "results"
+KEPT = ("method", "area_range", "seed", "maps", "noise", "noise_fraction", "noise_intensity", "map_macro", "map_micro")
+LISTS = ("area_range", "average_precision")
+
+
+def archive(name: str, runs: pd.DataFrame, about: str, command: str, folder: Path = FOLDER) -> None:
+    """Write the runs, a table of `runs.table`, and their receipt.
+
+    about: in one line what was run, and how it departs from the paper's protocol · command: what makes it again.
+    """
+    records = [json.loads(Path(path).read_text(encoding="utf-8")) for path in runs["record"]]
+    frame = runs[[*KEPT, "average_precision", "best_epoch", "seconds"]].copy()
+    for column in LISTS:
+        frame[column] = [json.dumps(value) if isinstance(value, list | tuple) else None for value in frame[column]]
+    frame["started"] = [record["started"] for record in records]
+    frame["commit"] = [record["provenance"]["commit"] for record in records]
+    frame["device"] = [record["provenance"]["device"] for record in records]
+    frame["record"] = [record["fingerprint"] for record in records]
+    given = [record["parameters"] for record in records]
+    receipt = {
+        "about": about,
+        "command": command,
+        "runs": len(records),
+        "seeds": sorted({parameters["seed"] for parameters in given}),
+        "settings": {k: v for k, v in given[0].items() if all(p.get(k) == v for p in given)},
+        "data": records[0]["data"],
+        "sources": records[0]["sources"],
+        "provenance": [json.loads(text) for text in sorted({json.dumps(r["provenance"]) for r in records})],
+        "seconds": round(sum(record["seconds"] for record in records)),
+    }
+    with replacing(folder / f"{name}.csv") as temporary:
+        frame.to_csv(temporary, index=False, lineterminator="\n")
+    with replacing(folder / f"{name}.json") as temporary:
+        temporary.write_text(json.dumps(receipt, indent=1) + "\n", encoding="utf-8")
+
+
+def load(name: str, folder: Path = FOLDER) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """The archived runs, in the form of `runs.table`, and their receipt.
+
+    Raises ValueError for a name that is not archived.
+    """
+    path = folder / f"{name}.csv"
+    if not path.is_file():
+        known = ", ".join(sorted(p.relative_to(folder).with_suffix("").as_posix() for p in folder.rglob("*.csv")))
+        raise ValueError(f"{name!r} is not archived in {folder}; these are: {known or 'none'}")
+    frame = pd.read_csv(path, keep_default_na=False, na_values=[""])
+    for column in LISTS:
+        frame[column] = [json.loads(text) if isinstance(text, str) else None for text in frame[column]]
+    return frame, json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+
+
+def draw_archived(name: str, table: pd.DataFrame, published: tuple[str, ...] = ()) -> Html:
+    """A table made of archived runs, its caption says what was run, on what, with how many seeds."""
+    runs, receipt = load(name)
+    devices = sorted({facts["device"] for facts in receipt["provenance"]})
+    hours = receipt["seconds"] / 3600
+    caption = (
+        f"Archived, not made for this page: {receipt['about']} Seeds {', '.join(map(str, receipt['seeds']))}; "
+        f"{receipt['runs']} runs, {hours:.1f} hours on {'; '.join(devices)}; commit "
+        f"{', '.join(sorted({str(c)[:12] for c in runs['commit']}))}. Test scores in per cent, mean ± standard "
+        "deviation."
+    )
+    shown = runs.assign(average_precision=[json.dumps(ap) for ap in runs["average_precision"]])
+    return draw_table(table, caption=caption, published=published, name=name.replace("/", "_"), data=shown)
