@@ -39,6 +39,6 @@ $(READY): requirements.lock pyproject.toml
 		{ echo "rsbook needs Python 3.11; name it with: make PYTHON=/path/to/python3.11"; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install -q --disable-pip-version-check uv==0.13.8
-	$(BIN)/uv pip install -q --python .venv -r requirements.lock
+	$(BIN)/uv pip install -q --compile-bytecode --python .venv -r requirements.lock
 	$(BIN)/uv pip install -q --python .venv --no-deps -e .
 	@touch $@

@@ -31,7 +31,7 @@ def scores(runs: pd.DataFrame, method: str, area_range: str = "", metric: str = 
     runs = with_range(runs)
     for column, value in wanted.items():
         if column in runs:
-            runs = runs[runs[column].map(lambda found, value=value: _same(found, value))]
+            runs = runs[runs[column].map(lambda found, value=value: _same(found, value)).astype(bool)]
     return runs.set_index("seed")[metric]
 
 
@@ -216,13 +216,13 @@ def pretraining_quality(runs: pd.DataFrame, preset: str) -> pd.DataFrame:
     """
     epochs = sorted(set(runs[runs["method"] == XAI]["stage_one_epochs"]) - {0})
     cases = {
-        f"{n} epoch{'s' if n > 1 else ''}, mAP {_percent(first.mean())}": scores(runs, XAI, LARGE, stage_one_epochs=n)
+        f"{n:g} epoch{'s' if n > 1 else ''}, mAP {_percent(first.mean())}": scores(runs, XAI, LARGE, stage_one_epochs=n)
         - scores(runs, NONE)
         for n in epochs
         if len(first := scores(runs, XAI, LARGE, "stage_one_map", stage_one_epochs=n))
     }
     micro = {
-        f"{n} epoch{'s' if n > 1 else ''}": scores(runs, XAI, LARGE, "map_micro", stage_one_epochs=n)
+        f"{n:g} epoch{'s' if n > 1 else ''}": scores(runs, XAI, LARGE, "map_micro", stage_one_epochs=n)
         - scores(runs, NONE, metric="map_micro")
         for n in epochs
     }
@@ -331,8 +331,8 @@ def points(differences: pd.Series) -> str:
 
 
 def signed(value: float) -> str:
-    """A difference with its sign."""
-    return f"{value:+.2f}".replace("-", "−")
+    """A difference with its sign; "not run" for none."""
+    return "not run" if pd.isna(value) else f"{value:+.2f}".replace("-", "−")
 
 
 def dashed(text: str) -> str:

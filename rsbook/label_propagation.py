@@ -57,8 +57,10 @@ def with_masks(rows: Iterable[Mapping[str, Any]], stage_one: Iterable[Mapping[st
 
     stage_one: results of runs of the method "none", with `seed` and `weights`. Raises ValueError when a seed has none.
     """
+    stage_one, rows = list(stage_one), list(rows)
     kept = {run["seed"]: run["weights"] for run in stage_one}
-    rows = list(rows)
+    if len(kept) < len(stage_one):
+        raise ValueError(f"stage_one: {len(stage_one)} runs with {len(kept)} seeds; expected one for each seed")
     if missing := sorted({row["seed"] for row in rows} - set(kept)):
         raise ValueError(f"stage_one: no run without augmentation with seed {missing}; expected one for each seed")
     return [{**row, "stage_one": kept[row["seed"]]} for row in rows]
@@ -106,6 +108,7 @@ def train(
     the validation split, and for "none" the name of its weights. Raises ValueError for a method or settings that cannot
     be run.
     """
+    _check_used(method, noise, noise_fraction, noise_intensity, stage_one, explainer, t_cam, maps)
     data = scenes.load(dataset, root)
     index = data.split("train")
     if train_scenes is not None and not 1 <= train_scenes <= len(index):
@@ -160,6 +163,27 @@ def train(
     best = max(history, key=lambda row: row[task.watch])["epoch"]
     kept = {"weights": checkpoints.save_weights(model, store)} if method == "none" and store else {}
     return {**results, "best_epoch": best, "history": history, **kept}
+
+
+def _check_used(
+    method: str,
+    noise: str | None,
+    noise_fraction: float,
+    noise_intensity: float | None,
+    stage_one: str | None,
+    explainer: str,
+    t_cam: float,
+    maps: str,
+) -> None:
+    # A setting that changes nothing would still make a record of its own.
+    for name, given, used in (
+        ("noise_fraction, noise_intensity", noise_fraction != 0 or noise_intensity is not None, noise is not None),
+        ("stage_one", stage_one is not None, method == "cutmix_lp_xai"),
+        ("explainer, t_cam", (explainer, t_cam) != ("cam", 0.1), method == "cutmix_lp_xai"),
+        ("maps", maps != "given", method in FROM_MAPS or noise is not None),
+    ):
+        if given and not used:
+            raise ValueError(f"{name}: a run with method={method!r}, noise={noise!r} does not use it; leave it out")
 
 
 def stage_one_network(data: Scenes, settings: Mapping[str, Any], record: str | Path, weights: str) -> nn.Module:

@@ -167,8 +167,8 @@ def sample_blobs(
     device = generator.device
     rows, columns = torch.fft.fftfreq(height, device=device), torch.fft.rfftfreq(width, device=device)
     frequency = torch.hypot(rows.unsqueeze(1), columns).clamp(min=1 / max(height, width))
-    noise = torch.randn(n, *frequency.shape, 2, generator=generator, device=device) / frequency.unsqueeze(-1) ** decay
-    grey = torch.fft.irfft2(torch.view_as_complex(noise), s=(height, width)).flatten(1)
+    noise = torch.fft.rfft2(torch.randn(n, height, width, generator=generator, device=device))
+    grey = torch.fft.irfft2(noise / frequency**decay, s=(height, width)).flatten(1)
     rank = grey.argsort(dim=1, descending=True).argsort(dim=1)  # of each pixel: exact areas, ties or not
     return (rank < area.unsqueeze(1)).view(n, height, width)
 

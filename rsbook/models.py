@@ -36,7 +36,12 @@ def classifier(
                 raise ValueError(f"output_stride={output_stride}: that of {NARROW} is 8")
             return _narrow_resnet(bands, classes)
         stride = {} if output_stride is None else {"output_stride": output_stride}
-        return timm.create_model(name, pretrained=False, in_chans=bands, num_classes=classes, **stride)
+        try:
+            return timm.create_model(name, pretrained=False, in_chans=bands, num_classes=classes, **stride)
+        except (AssertionError, TypeError) as error:
+            if not stride:
+                raise
+            raise ValueError(f"output_stride={output_stride}: {name} does not have it; leave it out") from error
 
 
 def _narrow_resnet(bands: int, classes: int) -> nn.Module:

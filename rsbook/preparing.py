@@ -17,7 +17,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import fields
 from importlib.metadata import version
 from pathlib import Path
@@ -128,10 +128,11 @@ def _resume(source: Source, work: Path, plan: str, progress: bool) -> Done:
     journal = work / JOURNAL
     lines = _read_lines(journal)
     if lines and lines[0] == {"plan": plan} and _allocated(source, work):
-        same = [line for line in lines[1:] if line["inputs"] == _inputs(source, line["group"])]
-        done = {line["group"]: (line["sums"], line["squares"]) for line in same}
-        _say(f"{source.name}: going on, {len(done)} of {len(source.groups)} groups are there", progress)
-        return done
+        last = {line["group"]: line for line in lines[1:]}
+        same = [line for i, line in last.items() if line["inputs"] == _inputs(source, i)]
+        _write_lines(journal, [lines[0], *same])  # without what is read again, and what a kill has cut off
+        _say(f"{source.name}: going on, {len(same)} of {len(source.groups)} groups are there", progress)
+        return {line["group"]: (line["sums"], line["squares"]) for line in same}
     if lines:
         _say(f"{source.name}: the raw files or their reader have changed since the last run; starting anew", progress)
     shutil.rmtree(work, ignore_errors=True)
@@ -139,8 +140,7 @@ def _resume(source: Source, work: Path, plan: str, progress: bool) -> Done:
     work.mkdir()
     for name, (dtype, shape) in source.arrays().items():
         np.lib.format.open_memmap(work / name, mode="w+", dtype=dtype, shape=shape).flush()
-    with replacing(journal) as temporary:
-        temporary.write_text(json.dumps({"plan": plan}) + "\n", encoding="utf-8")
+    _write_lines(journal, [{"plan": plan}])
     return {}
 
 
@@ -149,21 +149,18 @@ def _inputs(source: Source, group: int) -> str | None:
 
 
 def _read_lines(journal: Path) -> list[dict[str, Any]]:
-    """The whole lines of a journal; what follows them, which a kill has cut off, is taken off the file."""
-    if not journal.is_file():
-        return []
-    lines, end = [], 0
-    for line in journal.read_bytes().splitlines(keepends=True):
-        try:
-            lines.append(json.loads(line))
-        except ValueError:
-            break
-        if not line.endswith(b"\n"):
-            lines.pop()
-            break
-        end += len(line)
-    os.truncate(journal, end)
+    """The lines of a journal up to the first that a kill has cut off."""
+    lines = []
+    with suppress(FileNotFoundError, ValueError):
+        for line in journal.read_bytes().splitlines(keepends=True):
+            if line.endswith(b"\n"):
+                lines.append(json.loads(line))
     return lines
+
+
+def _write_lines(journal: Path, lines: list[dict[str, Any]]) -> None:
+    with replacing(journal) as temporary:
+        temporary.write_text("".join(f"{json.dumps(line)}\n" for line in lines), encoding="utf-8")
 
 
 def _allocated(source: Source, work: Path) -> bool:

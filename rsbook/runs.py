@@ -135,7 +135,7 @@ def load_record(folder: Path, fingerprint: str) -> dict[str, Any] | None:
         if not isinstance(record["results"], dict) or not isinstance(record["seconds"], int | float):
             raise ValueError("its results are not as they were written")
         weights = record["results"].get("weights")
-        if weights is not None and not weights_path(folder, weights).is_file():
+        if isinstance(weights, str) and not weights_path(folder, weights).is_file():
             return None
     except FileNotFoundError:
         return None
@@ -238,7 +238,12 @@ def _defaults(function: Callable[..., Any]) -> Parameters:
 
 
 def _without(parameters: Parameters, defaults: Parameters) -> Parameters:
-    return {name: value for name, value in parameters.items() if name not in defaults or value != defaults[name]}
+    """Parameters other than their defaults; True is not 1 here, and a data set is named in any case."""
+
+    def counts(name: str, value: Any) -> bool:
+        return name not in defaults or json.dumps(value) != json.dumps(defaults[name])
+
+    return {name: value for name, value in parameters.items() if counts(name, value) or (name == "dataset" and value)}
 
 
 def _check_signature(function: Callable[..., Any], parameters: Parameters) -> None:

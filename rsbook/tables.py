@@ -152,7 +152,7 @@ def stage_one_table(runs: pd.DataFrame) -> pd.DataFrame:
         ours = part.set_index("seed")["map_macro"]
         rows.append(
             {
-                "stage one": "whole training" if n == 10**6 else f"{n} epoch" + ("s" if n > 1 else ""),
+                "stage one": "whole training" if n == 10**6 else f"{n:g} epoch" + ("s" if n > 1 else ""),
                 "its mAP macro": mean_and_spread(part["stage_one_map"]),
                 "LP_XAI, mAP macro": mean_and_spread(ours),
                 "LP_XAI, mAP micro": mean_and_spread(part["map_micro"]),

@@ -155,17 +155,18 @@ class Classification:
         height, width = self.images.shape[2:]
         if self.images[:1].nbytes * self.size < _room(device):
             self.images, self.rows = self.images[self.rows].to(device), torch.arange(self.size)
+        self.where = self.positions
         if self.positions is not None:
             tables = self.size * (height + 1) * (width + 1) * len(self.scenes.classes) * 2  # bytes, for most images
             if tables < _room(device):
-                self.positions = AreaTables(self.positions.to(device), len(self.scenes.classes))
+                self.where = AreaTables(self.positions.to(device), len(self.scenes.classes))
 
     def batch(self, index: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
         """Images (B,C,H,W) float32, normalised and augmented, and their labels (B,L) float32."""
         rows = self.rows[index].to(self.images.device)
         images = self.scenes.normalise(self.images[rows].to(self.device))
         index = index.to(self.device)
-        positions = self.positions
+        positions = self.where
         if positions is not None:
             positions = (
                 positions[index] if isinstance(positions, AreaTables) else positions[index.cpu()].to(self.device)
@@ -302,7 +303,7 @@ def _finite(name: str, value: float, epoch: int, settings: dict[str, Any]) -> fl
 
 
 def seeded(*entropy: int) -> Generator:
-    """A generator on the CPU; different numbers give independent streams, whatever the numbers are."""
+    """A generator on the CPU, independent of those with other numbers; zeros at the end do not count."""
     return Generator().manual_seed(int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> 1))
 
 

@@ -59,7 +59,7 @@ def test_prepare_and_check_from_the_shell(root):
         assert done.returncode == 0, done.stderr
         if action == "prepare":
             assert f"deepglobe is ready in {root / 'deepglobe'}: " in done.stdout
-            assert "counts differ from the paper's: tiles: 5, paper 1949" in done.stdout
+            assert "counts differ from the paper's: tiles 5, paper 1,949" in done.stdout
             assert "scenes/s" in done.stderr
         else:
             assert done.stdout.startswith("deepglobe: 5 files, ")

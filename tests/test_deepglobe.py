@@ -127,8 +127,8 @@ def test_counts_stand_beside_the_papers(archive):
     mean = np.mean([len(patches[name][2]) for name, _ in names])
     assert notes["found"]["labels_per_scene"] == round(mean, 2)
     assert notes["paper"]["patches_kept"] == 30_443
-    assert f"patches_kept: {len(names)}, paper 30443" in notes["differ"]
-    assert f"patches_kept: {len(names)}, paper 30443" in preparing.summary(archive / "deepglobe")
+    assert f"patches_kept {len(names)}, paper 30,443" in notes["differ"]
+    assert f"patches_kept {len(names)}, paper 30,443" in preparing.summary(archive / "deepglobe")
 
 
 def test_one_step_of_training_moves_the_weights(archive):

@@ -329,7 +329,7 @@ def test_streaming_trains_to_the_same_bits_as_data_on_the_device(tiny_scenes, cl
         model = models.classifier("narrow_resnet", 3, 3, Generator().manual_seed(0))
         task = classification(augment, **given)
         history = training.fit(model, task, **{**SETTINGS, "batch_size": 4, "epochs": 2})
-        return history, model.state_dict(), isinstance(task.positions, AreaTables)
+        return history, model.state_dict(), isinstance(task.where, AreaTables)
 
     history, weights, resident = trained()
     assert not resident
