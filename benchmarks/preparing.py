@@ -1,6 +1,6 @@
 """Preparing DeepGlobe-ML against only reading the same files, on as many processes: see README.md.
 
-python benchmarks/preparing.py --tiles 12 --copies 8 --workers 2 --repeats 5
+python benchmarks/preparing.py --tiles 12 --copies 16 --workers 2 --repeats 5
 """
 
 import argparse
@@ -64,7 +64,7 @@ def main() -> None:
 def parse() -> argparse.Namespace:
     """Parameters from the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    for name, default in (("tiles", 12), ("copies", 8), ("size", 2448), ("workers", 2), ("repeats", 5)):
+    for name, default in (("tiles", 12), ("copies", 16), ("size", 2448), ("workers", 2), ("repeats", 5)):
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--folder", help="where the archive is made and prepared; default: for temporary files")
     parser.add_argument("--output", type=Path, default=RESULTS)

@@ -10,12 +10,14 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 import pandas as pd
 import torch
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
 from rsbook import explain, label_propagation, mixing, noise, positions
-from rsbook.claims import level_text
+from rsbook.comparisons import level_text
 from rsbook.positions import AreaTables
 from rsbook.scenes import Scenes
+
+COUNTED = 5_000  # training scenes that are mixed to be counted, at most
 
 Level = tuple[float, float | None]  # fraction and intensity of map noise
 
@@ -23,7 +25,7 @@ Level = tuple[float, float | None]  # fraction and intensity of map noise
 def label_errors(
     data: Scenes, area_ranges: Sequence[tuple[float, float]], seed: int, min_pixels: int, repeats: int = 10
 ) -> pd.DataFrame:
-    """How often area labels (eq. 6) disagree with what the mixtures of the training scenes hold, in per cent.
+    """How often area labels (eq. 6) disagree with what mixtures of training scenes hold, in per cent.
 
     A class is held by more than `min_pixels` pixels. One row an area range, four columns: mixtures whose label names a
     class that they do not hold; of all named classes, those of x₁ that went with the hole; those of x₂ that did not
@@ -32,7 +34,7 @@ def label_errors(
     """
     if data.positions is None:
         raise ValueError(f"{data.name} has no class positions to hold the labels against")
-    index = data.split("train")
+    index = data.split("train")[:COUNTED]
     images, labels = data.images[index], data.labels[index]
     tables = AreaTables(data.positions[index], len(data.classes))
     rows = []
@@ -69,6 +71,15 @@ def label_errors(
         )
     frame = pd.DataFrame(rows)
     return frame.assign(**{column: (100 * frame[column]).round(1) for column in frame.columns[2:]})
+
+
+def activations(network: nn.Module, data: Scenes, index: Tensor, explainer: str = "cam") -> Tensor:
+    """What the network looks at for every class, (n,L,h,w) float32 on the CPU, in the scenes `index`, in batches."""
+    parts = [
+        explain.attributions(network, data.normalise(data.images[part]).contiguous(), explainer)
+        for part in index.split(256)
+    ]
+    return torch.cat(parts)
 
 
 def noise_changes(bits: Tensor, data: Scenes, kind: str, levels: Iterable[Level], seed: int) -> pd.DataFrame:
@@ -182,6 +193,7 @@ def class_shares(
     data: Scenes, index: Tensor, area_range: tuple[float, float], probability: float, seed: int
 ) -> pd.DataFrame:
     """How many scenes hold each class, in per cent: before mixing, and after CutMix that chooses blindly or looks."""
+    index = index[:COUNTED]
     images, labels = data.images[index], data.labels[index]
     tables = AreaTables(data.positions[index], len(data.classes))
     options = {"area_range": area_range, "probability": probability, "min_pixels": data.min_pixels}
@@ -189,7 +201,7 @@ def class_shares(
     blind = mixing.cutmix(images, labels, tables, generator=_seeded(seed), **options)
     looking = mixing.cutmix(images, labels, tables, class_weights=weights, generator=_seeded(seed), **options)
     columns = {"scenes": labels, "CutMix, random patches": blind.labels, "CutMix that looks": looking.labels}
-    shares = {name: (100 * found.float().mean(dim=0)).numpy().round(1) for name, found in columns.items()}
+    shares = {name: (100 * found.double().mean(dim=0)).numpy().round(1) for name, found in columns.items()}
     return pd.DataFrame({"class": data.classes} | shares).sort_values("scenes", ignore_index=True)
 
 

@@ -23,10 +23,11 @@ from rsbook.parameters import BatchError, UsageError, check_parameters, declared
 ROOT = Path(__file__).parents[1]
 SHARED = {  # what every notebook depends on
     "sources": ("rsbook/**/*.py", "rsbook/**/*.mjs"),
-    "data": ("data/**/SHA256SUMS", "data/published/**/*"),
+    "data": ("data/*/SHA256SUMS", "data/published/**/*", "data/results/**/*.csv", "data/results/**/*.json"),
     "lock": ("requirements.lock",),
 }
-NOT_IN_A_PAGE = {"__main__.py", "batch.py", "cli.py", "parameters.py", "report.py"}  # they run and render pages
+# They run and render pages, and prepare archives: no page depends on them.
+NOT_IN_A_PAGE = {"__main__.py", "batch.py", "cli.py", "filling.py", "parameters.py", "preparing.py", "report.py"}
 REASONS = {"sources": "rsbook sources", "lock": "lock file"}
 BANNER = "papermill-error-cell-tag"  # papermill's own tag
 

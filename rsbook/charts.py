@@ -142,7 +142,7 @@ def draw_class_scores(runs: pd.DataFrame, classes: Sequence[str]) -> Html:
 def draw_noise_sweep(runs: pd.DataFrame, kinds: Sequence[str], metric: str = "map_macro") -> Html:
     """Figure 4 of the paper: the metric against the fraction of noisy maps, a panel a kind, a line an intensity.
 
-    Grey lines: CutMix w/o LP, which class_swap trains again, and its level without noise; a point is a seed.
+    Beside them CutMix w/o LP, which class_swap trains again; a point is a seed.
     """
     frame = pd.concat([_sweep(runs, kind, metric) for kind in kinds], ignore_index=True)
     columns = min(len(kinds), 3)
@@ -152,7 +152,7 @@ def draw_noise_sweep(runs: pd.DataFrame, kinds: Sequence[str], metric: str = "ma
         size = {"width": 7.2, "height": 3.6 if rows == columns == 1 else 0.6 + 2.3 * rows}
         figure, axes = figures.axes(theme, **size, nrows=rows, ncols=columns, sharey=True, squeeze=False)
         for ax, kind in zip(axes.flat, kinds, strict=False):
-            _draw_sweep(ax, frame[frame["kind"] == kind], theme)
+            _draw_sweep(ax, frame[frame["kind"] == kind])
             ax.set(xlabel="noisy maps, %" if kind != "class_swap" else "swapped segments, %")
             if len(kinds) > 1:
                 ax.set_title(kind.replace("_", " "))
@@ -168,18 +168,23 @@ def draw_noise_sweep(runs: pd.DataFrame, kinds: Sequence[str], metric: str = "ma
         alt=f"{METRIC_NAMES[metric]} against the share of noisy maps, one line for each intensity of the noise, beside "
         "the level of CutMix without label propagation.",
         caption=f"{METRIC_NAMES[metric]} of CutMix with LP_map against the share of noisy maps (blue: the darker, the "
-        "stronger) and of CutMix w/o LP (orange). A point is a run, a line joins the means over seeds.",
+        "stronger) and of CutMix w/o LP (orange). A point is a run, a line joins the means over seeds of the levels "
+        "that were run.",
         data=frame,
         name=f"figure_4_{metric}",
     )
 
 
-def draw_stage_one(runs: pd.DataFrame) -> Html:
-    """Figure 6 of the paper: mAP macro of the second network against that of the network that explained its masks."""
+def draw_stage_one(runs: pd.DataFrame, chance: float) -> Html:
+    """Figure 6 of the paper: mAP macro of the second network against that of the network that explained its masks.
+
+    chance: what scores without any knowledge reach, in 0 … 1: the mean share of the scenes that hold a class.
+    """
     masks = runs[runs["method"] == "cutmix_lp_xai"]
     frame = masks[["seed", "stage_one_epochs", "stage_one_map", "map_macro"]].copy()
     frame[["stage_one_map", "map_macro"]] = (100 * frame[["stage_one_map", "map_macro"]]).round(4)
     levels = {m: 100 * runs[runs["method"] == m]["map_macro"].mean() for m in ("none", "cutmix", "cutmix_lp_map")}
+    levels = {method: level for method, level in levels.items() if pd.notna(level)}
 
     def draw(theme: Theme) -> Figure:
         figure, ax = figures.axes(theme, height=3.8)
@@ -189,6 +194,7 @@ def draw_stage_one(runs: pd.DataFrame) -> Html:
         ax.scatter(frame["stage_one_map"], frame["map_macro"], s=22, color=colour, zorder=3)
         mean = frame.groupby("stage_one_epochs")[["stage_one_map", "map_macro"]].mean().sort_values("stage_one_map")
         ax.plot(mean["stage_one_map"], mean["map_macro"], color=colour, label=METHOD_NAMES["cutmix_lp_xai"])
+        ax.axvline(100 * chance, color=theme["muted"], linestyle=":", linewidth=1.2, label="stage one by chance")
         ax.set(xlabel="mAP macro of stage one, test, %", ylabel="mAP macro of stage two, test, %")
         figure.legend(*ax.get_legend_handles_labels(), loc="outside upper center", ncols=4, fontsize=8.5)
         return figure
@@ -213,7 +219,7 @@ def _sweep(runs: pd.DataFrame, kind: str, metric: str) -> pd.DataFrame:
     return found[columns].assign(kind=kind, **{metric: values}).sort_values(columns)
 
 
-def _draw_sweep(ax: Any, frame: pd.DataFrame, theme: Theme) -> None:
+def _draw_sweep(ax: Any, frame: pd.DataFrame) -> None:
     metric = frame.columns[-1]
     for method in ("cutmix_lp_map", "cutmix"):
         part, colour = frame[frame["method"] == method], METHOD_COLOURS[method]
@@ -231,7 +237,6 @@ def _draw_sweep(ax: Any, frame: pd.DataFrame, theme: Theme) -> None:
             label = METHOD_NAMES[method] if intensity is None else f"LP_map, α = {intensity:g}"
             ax.plot(100 * mean.index, mean, linewidth=1.6, label=label, **style)
             ax.scatter(100 * joined["noise_fraction"], joined[metric], s=12, **style)
-    ax.xaxis.label.set_color(theme["ink"])
 
 
 def _draw_groups(ax: Any, frame: pd.DataFrame, group: str, value: str) -> None:

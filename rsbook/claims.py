@@ -9,30 +9,35 @@ from __future__ import annotations
 
 import html
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import pandas as pd
 
 from rsbook import figures, published
+from rsbook.comparisons import (
+    LARGE,
+    LP,
+    NONE,
+    PLAIN,
+    SMALL,
+    XAI,
+    dashed,
+    gains,
+    level_text,
+    noise_cost,
+    noise_lead,
+    noise_levels,
+    points,
+    printed,
+    published_gain,
+    published_score,
+    scores,
+    signed,
+    with_range,
+)
 
 HOLDS, FAILS, OPEN = "holds", "fails", "open"
-LP, XAI, PLAIN, NONE = "cutmix_lp_map", "cutmix_lp_xai", "cutmix", "none"
-SMALL, LARGE = "0.1-0.3", "0.3-0.7"
 
 Differences = Mapping[str, pd.Series]  # one value a seed, for each case that a claim speaks of
-
-
-def scores(runs: pd.DataFrame, method: str, area_range: str = "", metric: str = "map_macro", **where: Any) -> pd.Series:
-    """The metric by seed of the runs with a method and area range ("0.3-0.7", "" for none), without map noise.
-
-    where: other columns and what they must hold, for example noise="mask_shift".
-    """
-    wanted = {"method": method, "range": area_range, "noise": None, "maps": "given"} | where
-    runs = with_range(runs)
-    for column, value in wanted.items():
-        if column in runs:
-            runs = runs[runs[column].map(lambda found, value=value: _same(found, value)).astype(bool)]
-    return runs.set_index("seed")[metric]
 
 
 def verdict(differences: pd.Series) -> str:
@@ -42,14 +47,16 @@ def verdict(differences: pd.Series) -> str:
     return HOLDS if (differences > 0).all() else FAILS if (differences <= 0).all() else OPEN
 
 
-def verdict_within(points: float) -> Callable[[pd.Series], str]:
-    """The verdict on a difference that is claimed to be at most so many points either way."""
+def verdict_within(bound: float) -> Callable[[pd.Series], str]:
+    """The verdict on a mean difference that is claimed to be at most `bound` points either way: it holds when the mean
+    with its standard error lies inside, fails when it lies outside, and is open in between.
+    """
 
     def judge(differences: pd.Series) -> str:
         if differences.isna().any() or len(differences) < 2:
             return OPEN
-        inside = 100 * differences.abs() <= points
-        return HOLDS if inside.all() else FAILS if not inside.any() else OPEN
+        mean, error = 100 * abs(differences.mean()), 100 * differences.std() / len(differences) ** 0.5
+        return HOLDS if mean + error <= bound else FAILS if mean - error > bound else OPEN
 
     return judge
 
@@ -81,7 +88,7 @@ def reliable_maps(runs: pd.DataFrame, preset: str) -> pd.DataFrame:
                 "1",
                 "Label propagation is above CutMix w/o LP for every box range",
                 {text: gains(runs, LP, PLAIN, text) for text in ranges},
-                {text: _printed(published_gain(text)) for text in ranges},
+                {text: printed(published_gain(text)) for text in ranges},
             ),
             _claim(
                 "1_micro",
@@ -93,7 +100,7 @@ def reliable_maps(runs: pd.DataFrame, preset: str) -> pd.DataFrame:
                 "4",
                 "CutMix w/o LP is above no augmentation",
                 {LARGE: scores(runs, PLAIN, LARGE) - scores(runs, NONE)},
-                _printed(published_score(PLAIN, LARGE) - published_score(NONE)),
+                printed(published_score(PLAIN, LARGE) - published_score(NONE)),
             ),
             _claim(
                 "4_micro",
@@ -119,40 +126,56 @@ def reliable_maps(runs: pd.DataFrame, preset: str) -> pd.DataFrame:
 
 
 def map_noise(runs: pd.DataFrame, kind: str, preset: str) -> pd.DataFrame:
-    """The claims of section V-B on one kind of map noise, at its strongest level among the runs, and what it costs."""
-    level = max(noise_levels(runs, kind), key=lambda f_i: (f_i[0], f_i[1] or 0))
-    at = dict(zip(("noise", "noise_fraction", "noise_intensity"), (kind, *level), strict=True))
-    plain = at if kind == "class_swap" else {}  # only there CutMix w/o LP has other labels and is trained again
-    text, cases = level_text(level), {}
-    for metric in ("map_macro", "map_micro"):
-        noisy = scores(runs, LP, LARGE, metric, **at)
-        cases[metric] = noisy - scores(runs, PLAIN, LARGE, metric, **plain), noisy - scores(runs, LP, LARGE, metric)
+    """The claims of section V-B on one kind of map noise: at its strongest level among the runs, and at the others."""
+    levels = sorted(noise_levels(runs, kind), key=lambda level: (level[0], level[1] or 0))
+    if not levels:
+        raise ValueError(f"kind={kind!r}: these runs have no such noise")
+    *weaker, strongest = levels
+    lead = {level: noise_lead(runs, kind, level) for level in levels}
+    cost = {level: noise_cost(runs, kind, level) for level in levels}
     said = published.table("label_propagation/figure_4").query("noise == @kind")
-    above = "; ".join(dict.fromkeys(said["effect"]))
-    printed = said[said["quantity"] == "gain_over_cutmix"]
-    number = "; ".join(f"{row.relation} {row.value:+.1f}" for row in printed.itertuples()) or "no number"
-    within = said[said["quantity"] == "change_to_clean_maps"]["value"].max()
+    numbers = {row.quantity: (row.relation, row.value) for row in said.itertuples() if pd.notna(row.value)}
+    words = "; ".join(dict.fromkeys(said["effect"]))
+    if "gain_over_cutmix" in numbers:
+        theirs = "{} {:+.1f}".format(*numbers["gain_over_cutmix"])
+    elif "map_macro" in numbers:  # of the worst level
+        theirs = f"{signed(numbers['map_macro'][1] - published_score(PLAIN, LARGE))} at the worst"
+    else:
+        theirs = f"no number; {words}"
+    above = "label propagation stays above CutMix w/o LP"
     rows = [
-        _claim(
-            f"5_{kind}",
-            f"With noise of {text}, label propagation stays above CutMix w/o LP",
-            {"": cases["map_macro"][0]},
-            f"{number} ({above})",
-        ),
+        _claim(f"5_{kind}", f"With noise of {level_text(strongest)}, {above}", {"": lead[strongest]}, theirs),
         _claim(
             f"5_{kind}_micro",
-            f"With noise of {text}, label propagation stays above CutMix w/o LP, in mAP micro",
-            {"": cases["map_micro"][0]},
+            f"With noise of {level_text(strongest)}, {above}, in mAP micro",
+            {"": noise_lead(runs, kind, strongest, "map_micro")},
             "not printed",
         ),
     ]
-    if pd.notna(within):
-        change = f"Noise of {text} changes the score of label propagation by at most {within} points"
-        rows.append(_claim("", change, {"": cases["map_macro"][1]}, f"at most {within}", verdict_within(within)))
-    else:
-        cost = f"Noise of {text} costs label propagation something: clean maps minus noisy ones"
-        rows.append(_claim("", cost, {"": -cases["map_macro"][1]}, above))
+    if weaker:
+        rows.append(
+            _claim("", f"So it does with weaker noise: {above}", {level_text(x): lead[x] for x in weaker}, words)
+        )
+        first = next((x for x in levels if x[0] == strongest[0]), levels[0])
+        first = first if first != strongest else levels[0]
+        growth = f"{level_text(strongest).capitalize()} costs more than {level_text(first)}"
+        rows.append(_claim("", growth, {"": cost[strongest] - cost[first]}, words))
+    if "change_to_clean_maps" in numbers:
+        bound = numbers["change_to_clean_maps"][1]
+        change = f"Noise of {level_text(strongest)} changes the score by at most {bound} points (mean ± standard error)"
+        rows.append(_claim("", change, {"": -cost[strongest]}, f"at most {bound}", verdict_within(bound)))
     return _frame(rows, preset)
+
+
+def costliest_noise(runs: pd.DataFrame, kinds: Sequence[str], preset: str) -> pd.DataFrame:
+    """The claim of section V-B that dilation and erosion cost most, of the kinds that leave the labels as they are."""
+    costs = {}
+    for kind in kinds:
+        if kind != "class_swap" and (levels := noise_levels(runs, kind)):
+            costs[kind] = noise_cost(runs, kind, max(levels, key=lambda level: (level[0], level[1] or 0)))
+    others = pd.concat([cost for kind, cost in costs.items() if kind != "dilation_erosion"], axis=1).max(axis=1)
+    claim = "Segments too large or too small cost most, of the five kinds that leave the labels as they are"
+    return _frame([_claim("5_order", claim, {"": costs["dilation_erosion"] - others}, "the lowest curve")], preset)
 
 
 def thematic_product(runs: pd.DataFrame, preset: str, maps: str) -> pd.DataFrame:
@@ -164,7 +187,7 @@ def thematic_product(runs: pd.DataFrame, preset: str, maps: str) -> pd.DataFrame
             "6",
             "Explanation masks do better than the thematic product as a map",
             {text: scores(runs, XAI, text) - scores(runs, LP, text, maps=maps) for text in ranges},
-            {text: _printed(published_gain(text, XAI, LP, table)) for text in ranges},
+            {text: printed(published_gain(text, XAI, LP, table)) for text in ranges},
         ),
         _claim(
             "6_micro",
@@ -179,7 +202,7 @@ def thematic_product(runs: pd.DataFrame, preset: str, maps: str) -> pd.DataFrame
             "",
             "Label propagation from the thematic product is above CutMix w/o LP",
             {text: scores(runs, LP, text, maps=maps) - scores(runs, PLAIN, text) for text in ranges},
-            {text: _printed(published_gain(text, LP, PLAIN, table)) for text in ranges},
+            {text: printed(published_gain(text, LP, PLAIN, table)) for text in ranges},
         ),
     ]
     return _frame(rows, preset)
@@ -188,6 +211,7 @@ def thematic_product(runs: pd.DataFrame, preset: str, maps: str) -> pd.DataFrame
 def explanation_masks(runs: pd.DataFrame, preset: str) -> pd.DataFrame:
     """The claims of section V-D: label propagation from masks is above CutMix w/o LP, and below reliable maps."""
     ranges = _ranges(runs[runs["method"] == XAI])
+    micro = published.table("label_propagation/table_v").set_index("method")["map_micro"]
     rows = [
         _claim(
             f"9{suffix}",
@@ -196,17 +220,17 @@ def explanation_masks(runs: pd.DataFrame, preset: str) -> pd.DataFrame:
             theirs,
         )
         for suffix, where, metric, theirs in (
-            ("", "", "map_macro", {text: _printed(published_gain(text, XAI)) for text in ranges}),
-            ("_micro", ", in mAP micro", "map_micro", "+3.23 at 0.3–0.7 (Table V)"),
+            ("", "", "map_macro", {text: printed(published_gain(text, XAI)) for text in ranges}),
+            ("_micro", ", in mAP micro", "map_micro", f"{signed(micro[XAI] - micro[PLAIN])} at 0.3–0.7 (Table V)"),
         )
     ]
     reference = _claim(
-        "",
+        "10",
         "Reliable maps do better than explanation masks",
         {text: gains(runs, LP, XAI, text) for text in ranges},
-        {text: _printed(published_gain(text, LP, XAI)) for text in ranges},
+        {text: printed(published_gain(text, LP, XAI)) for text in ranges},
     )
-    return _frame([*rows, reference], preset)
+    return _frame([*rows, reference] if LP in set(runs["method"]) else rows, preset)
 
 
 def pretraining_quality(runs: pd.DataFrame, preset: str) -> pd.DataFrame:
@@ -226,11 +250,18 @@ def pretraining_quality(runs: pd.DataFrame, preset: str) -> pd.DataFrame:
         - scores(runs, NONE, metric="map_micro")
         for n in epochs
     }
+    best = scores(runs, XAI, LARGE, stage_one_epochs=0)
     claim = "Masks of a network trained for a few epochs lift the second network above no augmentation"
     return _frame(
         [
             _claim("7", claim, cases, "already with masks of a network of about 30 % mAP"),
             _claim("7_micro", f"{claim}, in mAP micro", micro, "not printed"),
+            _claim(
+                "",
+                "The better the first network, the better the second: the whole training against the shortest",
+                {"": best - scores(runs, XAI, LARGE, stage_one_epochs=epochs[0])},
+                "a rising curve",
+            ),
         ],
         preset,
     )
@@ -244,11 +275,13 @@ def other_augmentations(runs: pd.DataFrame, preset: str) -> pd.DataFrame:
     for method in (LP, XAI):
         for metric in ("map_macro", "map_micro"):
             lead = {
-                figures.METHOD_NAMES[other]: scores(runs, method, LARGE, metric)
+                f"over {figures.METHOD_NAMES[other]}": scores(runs, method, LARGE, metric)
                 - scores(runs, other, LARGE if other == "cutout" else "", metric)
                 for other in others
             }
-            theirs = {figures.METHOD_NAMES[o]: _printed(paper[metric][method] - paper[metric][o]) for o in others}
+            theirs = {
+                f"over {figures.METHOD_NAMES[o]}": printed(paper[metric][method] - paper[metric][o]) for o in others
+            }
             text = f"{figures.METHOD_NAMES[method]} is above each other augmentation"
             number = {LP: "8", XAI: "8_xai"}[method] + ("_micro" if metric == "map_micro" else "")
             rows.append(_claim(number, text + (", in mAP micro" if "micro" in metric else ""), lead, theirs))
@@ -283,63 +316,6 @@ def beyond_the_paper(runs: pd.DataFrame, rare: Sequence[int], preset: str) -> pd
     return _frame(rows, preset).drop(columns="paper")
 
 
-def gains(runs: pd.DataFrame, method: str, over: str, area_range: str, metric: str = "map_macro") -> pd.Series:
-    """By how much a method is above another with the same boxes, by seed."""
-    return scores(runs, method, area_range, metric) - scores(runs, over, area_range, metric)
-
-
-def published_score(method: str, area_range: str = "", table: str = "label_propagation/table_ii") -> float | None:
-    """What the paper prints for a method and an area range, in per cent, None when it prints nothing."""
-    paper = published.table(table)
-    found = paper[(paper["method"] == method) & (paper["area_range"].fillna("") == area_range)]["map_macro"]
-    return None if found.empty else float(found.iloc[0])
-
-
-def published_gain(
-    area_range: str, method: str = LP, over: str = PLAIN, table: str = "label_propagation/table_ii"
-) -> float | None:
-    """The difference of two scores that the paper prints, in points, None when it does not print both."""
-    ours, theirs = (published_score(one, area_range, table) for one in (method, over))
-    return None if ours is None or theirs is None else ours - theirs
-
-
-def noise_levels(runs: pd.DataFrame, kind: str) -> list[tuple[float, float | None]]:
-    """The levels (fraction, intensity) of one kind of map noise that the runs have, in their order."""
-    found = runs[runs["noise"] == kind] if "noise" in runs else runs.head(0)
-    pairs = zip(found["noise_fraction"], found["noise_intensity"], strict=True) if len(found) else []
-    return list(dict.fromkeys((f, None if pd.isna(i) else float(i)) for f, i in pairs))
-
-
-def level_text(level: tuple[float, float | None]) -> str:
-    """A level of map noise in words: "f = 50 %, α = 12"."""
-    fraction, intensity = level
-    return f"f = {100 * fraction:.0f} %" + ("" if intensity is None else f", α = {intensity:g}")
-
-
-def with_range(runs: pd.DataFrame) -> pd.DataFrame:
-    """Area ranges as the published tables write them: "0.3-0.7", and "" for none."""
-    text = runs["area_range"].map(lambda r: f"{r[0]}-{r[1]}" if isinstance(r, list | tuple) else "")
-    return runs.assign(range=text)
-
-
-def points(differences: pd.Series) -> str:
-    """Fractions as points, mean and spread; "not run" where a seed of either side is missing."""
-    if differences.empty or differences.isna().any():
-        return "not run"
-    spread = f"\u00a0±\u00a0{100 * differences.std():.2f}" if len(differences) > 1 else ""
-    return signed(100 * differences.mean()) + spread
-
-
-def signed(value: float) -> str:
-    """A difference with its sign; "not run" for none."""
-    return "not run" if pd.isna(value) else f"{value:+.2f}".replace("-", "−")
-
-
-def dashed(text: str) -> str:
-    """An area range as it is printed."""
-    return text.replace("-", "–")
-
-
 def _frame(rows: list[dict[str, str]], preset: str) -> pd.DataFrame:
     frame = pd.DataFrame(rows)
     return frame.assign(verdict=OPEN) if preset == "smoke" else frame
@@ -367,18 +343,11 @@ def _ranges(runs: pd.DataFrame) -> list[str]:
     return [text for text in dict.fromkeys(with_range(runs)["range"]) if text]
 
 
-def _same(found: Any, value: Any) -> bool:
-    missing = found is None or (isinstance(found, float) and pd.isna(found))
-    return missing if value is None else not missing and found == value
-
-
-def _printed(gain: float | None) -> str:
-    return "not printed" if gain is None else signed(gain)
-
-
 def _percent(value: float) -> str:
     return f"{100 * value:.0f}\u00a0%"
 
 
 def _at(value: str, text: str) -> str:
-    return f"{value} at {dashed(text)}" if text else value
+    if not text or text.startswith("over "):
+        return f"{value} {text}".strip()
+    return f"{value} at {dashed(text)}"

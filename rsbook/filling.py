@@ -21,7 +21,7 @@ from rsbook.archives.prepared import Patches
 from rsbook.scenes import DataError
 
 AHEAD = 4  # groups for each worker that wait for it, so that it never waits for the journal
-BLOCK = 2**15  # values summed at once: 256 kB of float64 stay in the processor's cache
+BLOCK = 2**15  # values summed at once: they stay in the processor's cache
 
 Finished = tuple[int, list[int], list[int]]  # a group, sums and sums of squares of each band over its training scenes
 
@@ -82,6 +82,8 @@ class Filler:
         """Read and write one group. Raises ValueError when the reader does not give what its Source promises."""
         given = dict(zip(("images", "positions", "labels"), self.read(members), strict=True))
         for name, place in self.places.items():
+            if name == "positions" and given[name] is not None:
+                given[name] = _stored(given[name], place.dtype, group)
             array, expected = given[name], (place.dtype, (len(members), *place.shape))
             found = None if array is None else (array.dtype, array.shape)
             if found != expected:
@@ -91,18 +93,27 @@ class Filler:
         return (group, *moments(given["images"][self.training[members]]))
 
 
+def _stored(bits: np.ndarray, dtype: np.dtype, group: int) -> np.ndarray:
+    """Bit masks int32 in the type they are stored in; others as they are. Raises ValueError when a bit has no place."""
+    if bits.dtype != np.int32 or dtype == np.int32:
+        return bits
+    if bits.size and not 0 <= bits.min() <= bits.max() <= np.iinfo(dtype).max:
+        raise ValueError(f"group {group}: the reader gave positions with a bit above class {8 * dtype.itemsize - 1}")
+    return bits.astype(dtype)
+
+
 def moments(images: np.ndarray) -> tuple[list[int], list[int]]:
     """Sums and sums of squares of each band of images (n,C,H,W) uint8 or uint16: exact, as Python integers."""
+    # Nothing overflows: 2^15 squares of uint8 are below 2^31, those of uint16 below 2^47.
+    dtype = np.uint32 if images.dtype == np.uint8 else np.uint64
     sums, squares = [0] * images.shape[1], [0] * images.shape[1]
     for band in range(images.shape[1]):
         values = np.ascontiguousarray(images[:, band]).reshape(-1)
         for start in range(0, values.size, BLOCK):
-            # In float64 every partial sum is a whole number below 2^53 (at most 2^15 squares below 2^32): nothing is
-            # rounded, in whatever order a processor adds.
-            block = values[start : start + BLOCK].astype(np.float64)
-            sums[band] += int(block.sum())
-            block *= block  # a dot product would start the threads of BLAS, in every worker
-            squares[band] += int(block.sum())
+            block = values[start : start + BLOCK].astype(dtype)
+            sums[band] += int(block.sum(dtype=dtype))
+            block *= block
+            squares[band] += int(block.sum(dtype=dtype))
     return sums, squares
 
 

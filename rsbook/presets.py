@@ -9,6 +9,7 @@ from __future__ import annotations
 from copy import deepcopy
 from typing import Any
 
+LARGE_BOXES = (0.3, 0.7)  # section V-B and all that compares methods at one range
 TABLE_II_RANGES = [(0.1, 0.3), (0.1, 0.5), (0.1, 0.7), (0.3, 0.5), (0.3, 0.7)]
 
 # Map noise (section V-B): its intensities α, from weak to strong, on the images of 120 pixels that the paper has (those

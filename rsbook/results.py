@@ -70,10 +70,11 @@ def draw_archived(name: str, table: pd.DataFrame, published: tuple[str, ...] = (
     runs, receipt = load(name)
     devices = sorted({facts["device"] for facts in receipt["provenance"]})
     hours = receipt["seconds"] / 3600
+    commits = sorted({"unknown" if pd.isna(commit) else commit[:12] for commit in runs["commit"]})
     caption = (
         f"Archived, not made for this page: {receipt['about']} Seeds {', '.join(map(str, receipt['seeds']))}; "
         f"{receipt['runs']} runs, {hours:.1f} hours on {'; '.join(devices)}; commit "
-        f"{', '.join(sorted({str(c)[:12] for c in runs['commit']}))}. Test scores in per cent, mean ± standard "
+        f"{', '.join(commits)}. Test scores in per cent, mean ± standard "
         "deviation."
     )
     shown = runs.assign(average_precision=[json.dumps(ap) for ap in runs["average_precision"]])

@@ -34,7 +34,10 @@ from rsbook.files import replacing
 
 ROOT = Path(__file__).parents[1]
 STORE = ROOT / "_runs"
-LIBRARIES = ("torch", "torchvision", "timm", "torchmetrics", "lightning-fabric", "numpy", "rasterio")
+LIBRARIES = (
+    *("torch", "torchvision", "timm", "torchmetrics", "lightning-fabric", "numpy", "rasterio"),
+    *("scipy", "scikit-image", "scikit-learn", "kornia", "captum"),
+)
 
 FACTS = ("function", "parameters", "data", "sources")  # what identifies a run
 

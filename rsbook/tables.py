@@ -11,14 +11,16 @@ from typing import Any
 import pandas as pd
 
 from rsbook import published
-from rsbook.claims import (
+from rsbook.comparisons import (
     LARGE,
     LP,
     PLAIN,
     XAI,
+    at_level,
     dashed,
     level_text,
     noise_levels,
+    printed,
     published_gain,
     published_score,
     scores,
@@ -56,27 +58,28 @@ def table_i(data: Scenes) -> pd.DataFrame:
     return pd.DataFrame([ours, *theirs])
 
 
-def by_area_range(runs: pd.DataFrame, table: str = "table_ii") -> pd.DataFrame:
+def by_area_range(runs: pd.DataFrame, table: str = "table_ii", maps: str = "given") -> pd.DataFrame:
     """Tables II, III and IV in per cent: ours on the data set at hand, the paper's on its own, a row a method and area
     range.
 
-    runs: of `label_propagation.train`. Gains are over CutMix w/o LP with the same boxes and seeds.
+    runs: of `label_propagation.train`. maps: which of ours are what the paper's LP_map reads in that table. Gains are
+    over CutMix w/o LP with the same boxes and seeds.
     """
     name, rows = f"label_propagation/{table}", []
-    for (method, text, maps), part in with_range(runs).groupby(["method", "range", "maps"], sort=False):
-        product = maps != "given"
+    for (method, text, read), part in with_range(runs).groupby(["method", "range", "maps"], sort=False):
+        comparable = method != LP or read == maps
         compared = method not in ("none", "cutmix")
-        gain = scores(runs, method, text, maps=maps) - scores(runs, PLAIN, text) if compared else None
+        gain = scores(runs, method, text, maps=read) - scores(runs, PLAIN, text) if compared else None
         rows.append(
             {
-                "method": METHOD_NAMES[method] + (", thematic product" if product else ""),
+                "method": METHOD_NAMES[method] + (", thematic product" if read == "product" else ""),
                 "box area": dashed(text) or "–",
                 "mAP macro": mean_and_spread(part["map_macro"]),
                 "mAP micro": mean_and_spread(part["map_micro"]),
                 "gain over w/o LP": None if gain is None or gain.dropna().empty else signed(100 * gain.mean()),
                 "n": len(part),
-                "paper: macro": _number(published_score(method, text, name)),
-                "paper: gain": _gain(published_gain(text, method, PLAIN, name)) if compared else None,
+                "paper: macro": _number(published_score(method, text, name)) if comparable else None,
+                "paper: gain": printed(published_gain(text, method, PLAIN, name)) if compared and comparable else None,
             }
         )
     return pd.DataFrame(rows)
@@ -107,7 +110,7 @@ def figure_4(runs: pd.DataFrame, kind: str) -> pd.DataFrame:
     """
     rows = []
     for level in [None, *noise_levels(runs, kind)]:
-        at = {} if level is None else _at(kind, level)
+        at = {} if level is None else at_level(kind, level)
         plain = at if kind == "class_swap" else {}
         row: dict[str, Any] = {"noise": "clean maps" if level is None else level_text(level)}
         for metric, name in (("map_macro", "macro"), ("map_micro", "micro")):
@@ -131,14 +134,15 @@ def figure_4_whole(runs: pd.DataFrame, kinds: Sequence[str]) -> pd.DataFrame:
 def figure_6(first: pd.DataFrame, second: pd.DataFrame, others: pd.DataFrame) -> pd.DataFrame:
     """The runs of Figure 6 in one table: those of stage two know their stage one by its score and its epochs.
 
-    first: runs without augmentation, some stopped early; second: those whose masks they explain; others: to compare.
-    Adds `stage_one_map` and `stage_one_epochs` (0: the whole training).
+    first: runs without augmentation, some stopped early; second: those whose masks they explain, in the same order;
+    others: to compare. Adds `stage_one_map` and `stage_one_epochs` (0: the whole training). Raises ValueError when
+    first and second are not in the same order.
     """
-    known = first.set_index("weights")
-    epochs = known["stop_after"].fillna(0).astype(int)
+    if first["weights"].tolist() != second["stage_one"].tolist():
+        raise ValueError("second: expected one run for each of first, in its order")
     second = second.assign(
-        stage_one_map=known["map_macro"].reindex(second["stage_one"]).to_numpy(),
-        stage_one_epochs=epochs.reindex(second["stage_one"]).to_numpy(),
+        stage_one_map=first["map_macro"].to_numpy(),
+        stage_one_epochs=first["stop_after"].fillna(0).astype(int).to_numpy(),
     )
     return pd.concat([others, second], ignore_index=True)
 
@@ -177,13 +181,5 @@ def rare_classes(runs: pd.DataFrame, classes: tuple[str, ...], share: Sequence[f
     return frame.sort_values("training scenes, %", ignore_index=True)
 
 
-def _at(kind: str, level: tuple[float, float | None]) -> dict[str, Any]:
-    return dict(zip(("noise", "noise_fraction", "noise_intensity"), (kind, *level), strict=True))
-
-
 def _number(value: float | None) -> str | None:
     return None if value is None else f"{value:.2f}"
-
-
-def _gain(value: float | None) -> str:
-    return "not printed" if value is None else signed(value)

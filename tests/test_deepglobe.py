@@ -70,6 +70,8 @@ def test_scenes_are_those_of_an_obvious_reading(archive):
         assert np.array_equal(data.positions[i], 1 << classes)
         assert set(data.labels[i].nonzero().flatten().tolist()) == present
         assert i in data.split(split)
+    assert data.positions.dtype == torch.int32
+    assert np.load(archive / "deepglobe" / "positions.npy", mmap_mode="r").dtype == np.uint8
     several = {name for name, (_, _, present) in patches.items() if len(present) > 1}
     assert several <= {name for name, _ in names}
 

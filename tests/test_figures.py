@@ -5,7 +5,7 @@ import re
 import pandas as pd
 import pytest
 
-from rsbook import figures
+from rsbook import figures, label_propagation
 
 PAYLOAD = '<img src=x onerror=alert(1)>"&'
 
@@ -78,6 +78,22 @@ def test_a_table_marks_the_papers_numbers_verdicts_and_gaps():
     assert "<" not in repr(page)
 
 
+def test_a_table_may_link_to_other_data_than_it_shows():
+    data = pd.DataFrame({"seed": [42, 43], "map_macro": [0.7, 0.8]})
+    name, text = csv_of(figures.draw_table(pd.DataFrame({"mean": ["75.00"]}), caption="A.", name="runs", data=data))
+    assert name == "runs.csv"
+    pd.testing.assert_frame_equal(pd.read_csv(io.StringIO(text)), data)
+
+
+def test_what_is_shared_is_stored_as_glue_stores_it(monkeypatch):
+    left = []
+    monkeypatch.setattr(figures, "display", lambda data, **options: left.append((data, options)))
+    figures.share("claim_1", figures.Html("<b>+1.00</b>", text="+1.00"))
+    mime = "application/papermill.record/"
+    data = {f"{mime}text/html": "<b>+1.00</b>", f"{mime}text/plain": "+1.00"}
+    assert left == [(data, {"raw": True, "metadata": {"scrapbook": {"name": "claim_1", "mime_prefix": mime}}})]
+
+
 @pytest.mark.parametrize(
     ("values", "text"),
     [([], "–"), ([0.5], "50.00"), ([0.7, 0.71, 0.72], "71.00 ± 1.00"), ([0.5, 0.5], "50.00 ± 0.00")],
@@ -104,6 +120,20 @@ def test_text_has_contrast_and_methods_can_be_seen(theme):
     assert contrast(colours["muted"], colours["paper"]) >= 4.5
     for colour in figures.METHOD_COLOURS.values():
         assert contrast(colour, colours["paper"]) >= 2.9
+
+
+def test_every_method_has_a_name_and_a_colour_of_its_own():
+    for given in (figures.METHOD_NAMES, figures.METHOD_COLOURS):
+        assert set(given) == set(label_propagation.METHODS)
+        assert len(set(given.values())) == len(given)
+
+
+def test_classes_have_their_colours_and_unknown_ones_get_others():
+    colours = figures.class_colours(["urban", "water", "road"])
+    assert colours[1] == figures.CLASS_COLOURS["water"]
+    assert len(set(colours)) == 3
+    assert all(re.fullmatch("#[0-9a-fA-F]{6}", colour) for colour in colours)
+    assert len(figures.class_colours(map(str, range(19)))) == 19  # BigEarthNet has more than there are colours
 
 
 @pytest.mark.parametrize(

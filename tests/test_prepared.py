@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import tracemalloc
 from functools import partial
 from pathlib import Path
 
@@ -18,7 +19,7 @@ import torch
 from made_up import BANDS, SCENES, SIDE, make_source
 
 from rsbook import filling, preparing, scenes
-from rsbook.archives import deepglobe
+from rsbook.archives import deepglobe, prepared
 
 PROGRAM = """\
 import sys
@@ -85,11 +86,71 @@ def test_arrays_are_mapped_and_writing_to_them_changes_no_file(root):
     data = scenes.load("deepglobe", root)
     mapped = Path("/proc/self/maps")
     if mapped.is_file():
-        for name in ("images", "positions", "labels"):
+        for name in ("images", "labels"):
             assert str(folder / f"{name}.npy") in mapped.read_text()
     data.images[0] = 0
     data.positions[0] = 0
     assert contents(folder) == before
+
+
+def source_of_bits(bits, num_classes):
+    """A source whose positions are bits (SCENES,SIDE,SIDE) of so many classes."""
+    classes = tuple(map(str, range(num_classes)))
+    images, labels = np.ones((SCENES, BANDS, SIDE, SIDE), dtype=np.uint8), np.ones((SCENES, num_classes), dtype=bool)
+    return partial(
+        make_source,
+        dtype="uint8",
+        classes=classes,
+        read=lambda indices: (images[indices], bits[indices], labels[indices]),
+    )
+
+
+@pytest.mark.parametrize("as_stored", [False, True])
+@pytest.mark.parametrize(
+    ("num_classes", "stored"),
+    [(1, "uint8"), (8, "uint8"), (9, "uint16"), (16, "uint16"), (17, "int32"), (32, "int32")],
+)
+def test_positions_are_stored_small_and_loaded_as_int32(root, monkeypatch, num_classes, stored, as_stored):
+    bits = np.random.default_rng(2).integers(0, 2**num_classes, (SCENES, SIDE, SIDE), dtype=np.uint32).view(np.int32)
+    assert (bits >> (num_classes - 1) & 1).any()  # the last class occurs: the sign bit of 32
+    given = bits.astype(stored) if as_stored else bits
+    monkeypatch.setattr(deepglobe, "source", source_of_bits(given, num_classes))
+    folder = prepare(root)
+    before = contents(folder)
+    assert np.load(folder / "positions.npy").dtype == stored
+    positions = scenes.load("deepglobe", root).positions
+    assert positions.dtype == torch.int32
+    assert np.array_equal(positions.numpy(), bits)
+    mapped = Path("/proc/self/maps")
+    if mapped.is_file():
+        assert (str(folder / "positions.npy") in mapped.read_text()) == (stored == "int32")
+    positions[0] = 0
+    assert contents(folder) == before
+
+
+@pytest.mark.parametrize(("num_classes", "lost"), [(8, 8), (8, 31), (16, 16), (16, 31)])
+def test_a_bit_that_would_be_lost_is_refused(root, monkeypatch, num_classes, lost):
+    bits = np.ones((SCENES, SIDE, SIDE), dtype=np.int32)
+    bits[make_source(root / "deepglobe" / "raw").groups[4][1], 3, 5] |= np.uint32(1 << lost).astype(np.int32)
+    monkeypatch.setattr(deepglobe, "source", source_of_bits(bits, num_classes))
+    with pytest.raises(ValueError, match=f"group 4: .*positions with a bit above class {num_classes - 1}"):
+        prepare(root)
+    monkeypatch.setattr(deepglobe, "source", source_of_bits(bits.astype(np.int64), num_classes))
+    with pytest.raises(ValueError, match="group 4: the reader gave positions of"):
+        prepare(root)
+
+
+def test_positions_are_converted_without_a_second_copy(root):
+    folder = prepare(root)
+    np.save(folder / "images.npy", np.zeros((SCENES, BANDS, 200, 200), dtype=np.uint16))
+    np.save(folder / "positions.npy", np.ones((SCENES, 200, 200), dtype=np.uint8))
+    prepared.load(folder, "")
+    tracemalloc.start()
+    data = prepared.load(folder, "")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert data.positions.dtype == torch.int32
+    assert data.positions.nbytes <= peak < 1.1 * data.positions.nbytes
 
 
 def test_an_archive_without_maps_has_no_positions(root, monkeypatch):
@@ -297,9 +358,11 @@ def test_a_reader_that_breaks_its_promise_is_named(root, monkeypatch):
         prepare(root)
 
 
-def test_sums_are_exact_where_floating_point_would_round():
-    images = np.full((40, 2, 64, 64), 2**16 - 1, dtype=np.uint16)
-    images[:, 1] = np.random.default_rng(0).integers(0, 2**16, (40, 64, 64))
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_sums_are_exact_and_do_not_overflow(dtype):
+    most = np.iinfo(dtype).max
+    images = np.full((40, 2, 64, 64), most, dtype=dtype)
+    images[:, 1] = np.random.default_rng(0).integers(0, most + 1, (40, 64, 64))
     sums, squares = filling.moments(images)
     assert sums == [int(band.sum(dtype=object)) for band in images.transpose(1, 0, 2, 3).astype(object)]
     assert squares == [int((band**2).sum()) for band in images.transpose(1, 0, 2, 3).astype(object)]

@@ -1,6 +1,7 @@
 """TreeSatAI: a miniature archive against a loop over its files."""
 
 import json
+import os
 import pickle
 import shutil
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from rsbook import cli, scenes
+from rsbook import cli, preparing, scenes
 from rsbook.archives import treesatai
 from rsbook.archives.treesatai import CLASSES
 from rsbook.scenes import DataError
@@ -179,12 +180,42 @@ def test_what_is_missing_or_damaged_is_named_with_the_cure(raw, where, damage, m
 
 
 def test_other_raw_files_are_told_apart(raw):
-    before = treesatai.source(raw).inputs
-    assert treesatai.source(raw).inputs == before
+    def inputs():
+        source = treesatai.source(raw)
+        return source.inputs, source.group_inputs
+
+    before = inputs()
+    assert inputs() == before
     shutil.copyfile(
         raw / "s2/60m/Pinus_nigra_5_311_WEFL_NLF.tif", raw / "aerial_60m_pinus/Pinus_nigra_5_311_WEFL_NLF.tif"
     )
-    assert treesatai.source(raw).inputs != before
+    after = inputs()
+    assert after[0] == before[0]
+    assert after[1] != before[1]
+    for name in ("train_filenames.lst", "test_filenames.lst", f"labels/{LABELS_FILE}"):
+        last = inputs()[0]
+        (raw / name).write_text((raw / name).read_text() + "\n")
+        assert inputs() == (inputs()[0], after[1])
+        assert inputs()[0] != last
+
+
+def test_only_the_group_of_a_mended_file_is_read_again(archive, tmp_path, monkeypatch):
+    raw, read, image = shutil.copytree(archive, tmp_path / "treesatai" / "raw"), [], treesatai._image
+    monkeypatch.setattr(treesatai, "TOGETHER", 3)
+    monkeypatch.setattr(treesatai, "_image", lambda path: read.append(path.stem) or image(path))
+    names = treesatai.source(raw).scenes
+    [first], [last] = (list(raw.glob(f"aerial_60m_*/{name}.tif")) for name in (names[1], names[-1]))
+    whole = last.read_bytes()
+    truncated(last)
+    with pytest.raises(DataError, match="is damaged"):
+        preparing.prepare("treesatai", tmp_path, workers=0, progress=False)
+    assert read == names
+    read.clear()
+    last.write_bytes(whole)
+    os.utime(first)
+    preparing.prepare("treesatai", tmp_path, workers=0, progress=False)
+    assert read == names[:3] + names[9:]
+    assert (scenes.load("treesatai", tmp_path).images.numpy() == treesatai.source(raw).read(list(range(N)))[0]).all()
 
 
 def test_prepared_and_loaded_the_scenes_are_those_of_the_raw_files(archive, tmp_path, capsys):

@@ -1,8 +1,9 @@
 """Archives that are prepared once: what a reader of the publisher's files offers, and the files that come of it.
 
 DIR/NAME/raw/ holds the archive as its publishers ship it. `rsbook.preparing` fills, in DIR/NAME/:
-images.npy (N,C,S,S), positions.npy (N,S,S) int32 bit masks where there are maps, labels.npy (N,L) bool, scenes.csv
-(scene, split), manifest.json (all else), and SHA256SUMS, the last: only with it is the archive there.
+images.npy (N,C,S,S), positions.npy (N,S,S) bit masks where there are maps (uint8 for up to 8 classes, uint16 for up to
+16, else int32), labels.npy (N,L) bool, scenes.csv (scene, split), manifest.json (all else), and SHA256SUMS, the last:
+only with it is the archive there.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from rsbook import scenes
 
 DTYPES = ("uint8", "uint16")
 
-# images (n,C,S,S), positions (n,S,S) int32 bit masks or None, labels (n,L) bool
+# images (n,C,S,S), positions (n,S,S) bit masks, int32 or as they are stored, or None, labels (n,L) bool
 Patches = tuple[np.ndarray, np.ndarray | None, np.ndarray]
 
 
@@ -73,8 +74,13 @@ class Source:
         n, side = len(self.scenes), (self.size, self.size)
         found = {"images.npy": (np.dtype(self.dtype), (n, len(self.bands), *side))}
         if self.has_positions:
-            found["positions.npy"] = (np.dtype("int32"), (n, *side))
+            found["positions.npy"] = (bits_dtype(len(self.classes)), (n, *side))
         return found | {"labels.npy": (np.dtype("bool"), (n, len(self.classes)))}
+
+
+def bits_dtype(num_classes: int) -> np.dtype:
+    """The type in which bit masks of so many classes are stored: the smallest, but nothing larger than Scenes has."""
+    return np.dtype("uint8" if num_classes <= 8 else "uint16" if num_classes <= 16 else "int32")
 
 
 def identify(paths: Iterable[Path]) -> str:
@@ -89,6 +95,7 @@ def identify(paths: Iterable[Path]) -> str:
 def load(folder: Path, checksum: str) -> scenes.Scenes:
     """The prepared archive in `folder` as Scenes on memory-mapped arrays: what is not looked at is not read.
 
+    Only positions that are stored smaller than int32 are read and converted, once, into memory: 4 bytes a pixel.
     Writing to the tensors changes no file. Raises ValueError for files that do not fit together; `scenes.load` has
     checked the sha256 before.
     """
@@ -97,6 +104,8 @@ def load(folder: Path, checksum: str) -> scenes.Scenes:
     manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     names = ["images", "positions", "labels"] if manifest["has_positions"] else ["images", "labels"]
     maps = {name: np.load(folder / f"{name}.npy", mmap_mode="c", allow_pickle=False) for name in names}
+    if "positions" in maps:
+        maps["positions"] = np.asarray(maps["positions"], dtype=np.int32)  # the map itself where it is int32
     tensors = {name: torch.from_numpy(array) for name, array in maps.items()}
     with (folder / "scenes.csv").open(newline="", encoding="utf-8") as file:
         splits = np.array([row["split"] for row in csv.DictReader(file)])

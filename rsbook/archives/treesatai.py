@@ -50,6 +50,8 @@ def source(raw: Path) -> prepared.Source:
     names = sorted(splits, key=_hash)
     labels = np.stack([_label(shares, name) for name in names])
     order = [splits[name] for name in names]
+    paths = [images[name] for name in names]
+    groups = [list(range(i, min(i + TOGETHER, len(names)))) for i in range(0, len(names), TOGETHER)]
     found = {split: order.count(split) for split in ("train", "val", "test")}
     found["labels_per_scene"] = round(float(labels[np.array(order) == "train"].sum(axis=1).mean()), 2)
     found["images_not_listed"] = len(images) - len(names)
@@ -66,10 +68,11 @@ def source(raw: Path) -> prepared.Source:
         has_positions=False,
         scenes=[name.removesuffix(".tif") for name in names],
         splits=order,
-        groups=[list(range(i, min(i + TOGETHER, len(names)))) for i in range(0, len(names), TOGETHER)],
-        read=partial(_read, [images[name] for name in names], labels),
+        groups=groups,
+        read=partial(_read, paths, labels),
         notes={"found": found, "publisher": PUBLISHER, "paper": PAPER, "differ": differ},
-        inputs=prepared.identify([_labels_file(raw), *raw.glob("*.lst"), *(images[name] for name in names)]),
+        inputs=prepared.identify([_labels_file(raw), *raw.glob("*.lst")]),
+        group_inputs=[prepared.identify(paths[i] for i in group) for group in groups],
     )
 
 
