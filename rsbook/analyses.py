@@ -74,7 +74,7 @@ def label_errors(
 
 
 def activations(network: nn.Module, data: Scenes, index: Tensor, explainer: str = "cam") -> Tensor:
-    """What the network looks at for every class, (n,L,h,w) float32 on the CPU, in the scenes `index`, in batches."""
+    """What the network, on the CPU, looks at for every class, (n,L,h,w) float32, in the scenes `index`, in batches."""
     parts = [
         explain.attributions(network, data.normalise(data.images[part]).contiguous(), explainer)
         for part in index.split(256)

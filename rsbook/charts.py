@@ -156,7 +156,9 @@ def draw_noise_sweep(runs: pd.DataFrame, kinds: Sequence[str], metric: str = "ma
             ax.set(xlabel="noisy maps, %" if kind != "class_swap" else "swapped segments, %")
             if len(kinds) > 1:
                 ax.set_title(kind.replace("_", " "))
-            ax.legend(fontsize=7.5, loc="best")
+                ax.legend(fontsize=7.5, loc="best")
+        if len(kinds) == 1:
+            figure.legend(*ax.get_legend_handles_labels(), loc="outside upper center", ncols=4, fontsize=8.5)
         for ax in axes[:, 0]:
             ax.set_ylabel(f"{METRIC_NAMES[metric]}, test, %")
         for ax in axes.flat[len(kinds) :]:

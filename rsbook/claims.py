@@ -158,7 +158,7 @@ def map_noise(runs: pd.DataFrame, kind: str, preset: str) -> pd.DataFrame:
         )
         first = next((x for x in levels if x[0] == strongest[0]), levels[0])
         first = first if first != strongest else levels[0]
-        growth = f"{level_text(strongest).capitalize()} costs more than {level_text(first)}"
+        growth = f"Noise of {level_text(strongest)} costs more than {level_text(first)}"
         rows.append(_claim("", growth, {"": cost[strongest] - cost[first]}, words))
     if "change_to_clean_maps" in numbers:
         bound = numbers["change_to_clean_maps"][1]
@@ -173,7 +173,8 @@ def costliest_noise(runs: pd.DataFrame, kinds: Sequence[str], preset: str) -> pd
     for kind in kinds:
         if kind != "class_swap" and (levels := noise_levels(runs, kind)):
             costs[kind] = noise_cost(runs, kind, max(levels, key=lambda level: (level[0], level[1] or 0)))
-    others = pd.concat([cost for kind, cost in costs.items() if kind != "dilation_erosion"], axis=1).max(axis=1)
+    others = pd.concat([cost for kind, cost in costs.items() if kind != "dilation_erosion"], axis=1)
+    others = others.max(axis=1, skipna=False)
     claim = "Segments too large or too small cost most, of the five kinds that leave the labels as they are"
     return _frame([_claim("5_order", claim, {"": costs["dilation_erosion"] - others}, "the lowest curve")], preset)
 

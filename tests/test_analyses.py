@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Generator
 
-from rsbook import analyses, explain, label_propagation, mixing, noise, positions, scenes
+from rsbook import analyses, explain, label_propagation, mixing, models, noise, positions, scenes
 
 LARGE = (0.3, 0.7)
 
@@ -62,6 +62,47 @@ def test_label_errors_equal_a_count_by_hand():
         wrong += error
     expected = [100 * wrong / 40, 100 * lost / named, 100 * absent / named, 100 * weak / there]
     assert row.tolist()[2:] == pytest.approx(expected, abs=0.051)
+
+
+def test_no_more_training_scenes_are_mixed_than_are_counted(tiny_scenes, monkeypatch):
+    index = tiny_scenes.split("train")
+    few = dataclasses.replace(tiny_scenes, splits=tiny_scenes.splits | {"train": index[:5]})
+
+    def errors(data):
+        return analyses.label_errors(data, [LARGE], seed=7, min_pixels=20)
+
+    def shares(index):
+        return analyses.class_shares(tiny_scenes, index, LARGE, 1.0, seed=1)
+
+    uncapped, expected = (errors(tiny_scenes), shares(index)), (errors(few), shares(index[:5]))
+    monkeypatch.setattr(analyses, "COUNTED", 5)
+    for found, one, other in zip((errors(tiny_scenes), shares(index)), expected, uncapped, strict=True):
+        pd.testing.assert_frame_equal(found, one)
+        assert not found.equals(other)
+
+
+@pytest.mark.parametrize("explainer", ["cam", "input_x_gradient"])
+def test_activations_are_those_of_each_scene_on_its_own(tiny_scenes, explainer):
+    """More scenes than a batch holds, in any order and more than once."""
+    network = models.classifier("narrow_resnet", 3, 3, Generator().manual_seed(0)).train()
+    index = torch.randint(16, (300,), generator=Generator().manual_seed(2))
+    found = analyses.activations(network, tiny_scenes, index, explainer)
+    assert found.dtype == torch.float32
+    assert network.training
+    for i in (0, 17, 255, 256, 299):
+        image = tiny_scenes.normalise(tiny_scenes.images[index[i : i + 1]])
+        alone = explain.attributions(network, image.contiguous(), explainer)[0]
+        torch.testing.assert_close(found[i], alone, rtol=1e-4, atol=1e-6)
+    assert found.shape[:2] == (300, 3)
+    assert (explainer == "cam") == (found.shape[2:] != (12, 16))
+    assert found.flatten(1).unique(dim=0).shape[0] > 1
+
+
+def test_activations_are_cams_unless_another_explainer_is_named(tiny_scenes):
+    network = models.classifier("narrow_resnet", 3, 3, Generator().manual_seed(0))
+    index = tiny_scenes.split("test")
+    cams = analyses.activations(network, tiny_scenes, index, "cam")
+    assert torch.equal(analyses.activations(network, tiny_scenes, index), cams)
 
 
 def test_label_errors_need_positions(tiny_scenes):
@@ -205,3 +246,13 @@ def test_cutmix_that_looks_raises_the_rare_class(tiny_scenes):
     unmixed = analyses.class_shares(data, data.split("train"), (0.1, 0.3), 0.0, seed=1)
     assert (unmixed["CutMix, random patches"] == unmixed["scenes"]).all()
     assert (unmixed["CutMix that looks"] == unmixed["scenes"]).all()
+
+
+def test_class_shares_are_rounded_as_they_are_printed(tiny_scenes):
+    """9 of 70 scenes are 12.9 per cent, not 12.899999618530273."""
+    maps = torch.zeros(70, 4, 4, dtype=torch.int64)
+    maps[:9, 0] = 1
+    data = made_of(tiny_scenes, maps)
+    found = analyses.class_shares(data, data.split("train"), LARGE, 0.0, seed=1)
+    assert found["scenes"].tolist() == [0.0, 12.9, 100.0]
+    assert (found.dtypes[1:] == np.float64).all()

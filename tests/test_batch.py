@@ -126,7 +126,7 @@ def edit_cell(cell, **keys):
         (edit("rsbook/widgets/map.mjs", "let b\n"), "rsbook sources changed"),
         (lambda root: Path(root, "rsbook/mixing.py").rename(root / "rsbook/mix.py"), "rsbook sources changed"),
         (edit("data/bluemarble/SHA256SUMS", "01  a.tif\n"), "data changed"),
-        (edit("data/deep/er/SHA256SUMS", "01  a.tif\n"), "data changed"),
+        (edit("data/deeper/SHA256SUMS", "01  a.tif\n"), "data changed"),
         (edit("data/published/label_propagation/table_ii.csv", "a,b\n1,3\n"), "data changed"),
         (edit("requirements.lock", "torch==3\n"), "lock file changed"),
         (lambda root: Path(root, "requirements.lock").unlink(), "lock file changed"),

@@ -87,10 +87,25 @@ def test_table_v_has_both_metrics_and_one_area_range(runs):
 
 def test_stage_one():
     joined = tables.figure_6(*figure_6_parts())
-    data = csv_of(charts.draw_stage_one(joined))
+    data = csv_of(charts.draw_stage_one(joined, 0.2))
     assert sorted(data["stage_one_map"]) == [30, 32, 50, 52, 70, 72]
     assert sorted(data["map_macro"]) == [69, 71, 72, 74, 75, 77]
-    csv_of(charts.draw_stage_one(joined[joined["method"].isin(["none", "cutmix_lp_xai"])]))
+
+
+def test_stage_one_has_the_means_the_methods_that_ran_and_chance(drawn):
+    joined = tables.figure_6(*figure_6_parts())
+    charts.draw_stage_one(joined, 0.2)
+    lines = {line.get_label(): line for line in drawn[0].axes[0].get_lines()}
+    assert list(lines) == ["no augmentation", "CutMix w/o LP", "CutMix with LP_XAI", "stage one by chance"]
+    assert list(lines["stage one by chance"].get_xdata()) == [20, 20]
+    assert list(lines["no augmentation"].get_ydata()) == pytest.approx([71, 71])
+    assert list(lines["CutMix w/o LP"].get_ydata()) == pytest.approx([72, 72])
+    assert lines["CutMix with LP_XAI"].get_xdata().tolist() == pytest.approx([31, 51, 71])
+    assert lines["CutMix with LP_XAI"].get_ydata().tolist() == pytest.approx([70, 73, 76])
+    legend = {text.get_text() for text in drawn[0].legends[0].get_texts()}
+    assert legend == set(lines)
+    charts.draw_stage_one(joined[joined["method"] != "cutmix"], 0.2)
+    assert "CutMix w/o LP" not in drawn_text(drawn[1])
 
 
 def test_captions_name_the_boxes_and_the_classes_that_are_absent(runs):

@@ -2,9 +2,9 @@
 
 import pandas as pd
 import pytest
-from made_up_runs import LARGE, SMALL, figure_6_parts, noisy, rows, runs_table
+from made_up_runs import LARGE, SMALL, WEAK, WHOLE, figure_6_parts, noisy, rows, runs_table
 
-from rsbook import claims, figures, noise, tables
+from rsbook import claims, comparisons, figures, noise, presets, tables
 
 AS_CLAIMED = {
     ("none", None): [0.70, 0.71, 0.72],
@@ -91,8 +91,12 @@ def test_verdict(differences, expected):
     ("points", "expected"),
     [
         ([0.1, -0.19, 0], "holds"),
-        ([0.1, -0.3, 0], "open"),
-        ([0.3, -0.3, 0.21], "fails"),
+        ([0.3, -0.3, 0], "holds"),  # 0 ± 0.17: what single seeds do is their spread
+        ([0.5, -0.5, 0], "open"),  # 0 ± 0.29
+        ([0.1, 0.3, 0.2], "open"),  # 0.2 ± 0.06
+        ([0.1, 0.4, 0.25], "open"),  # 0.25 ± 0.09
+        ([0.3, 0.5, 0.4], "fails"),  # 0.4 ± 0.06
+        ([-0.3, -0.5, -0.4], "fails"),
         ([0.1, None], "open"),
         ([0.1], "open"),
         ([], "open"),
@@ -118,45 +122,6 @@ def test_what_was_not_run_is_open_and_said_so():
     assert "not run" in without_baseline["here"][2]
 
 
-def test_scores_are_those_of_clean_given_maps_unless_said_otherwise():
-    runs = runs_table(
-        CLEAN,
-        rows("cutmix_lp_map", SMALL, [0.1, 0.2]),
-        rows("cutmix_lp_map", LARGE, [0.3, 0.4], maps="product"),
-        noisy("cutmix_lp_map", [0.5, 0.6], "mask_shift", 0.5, 12),
-        noisy("cutmix_lp_map", [0.7, 0.8], "class_swap", 0.5),
-    )
-    archived = runs.astype({"noise_intensity": float})  # None becomes NaN, as in a CSV
-
-    for table in (runs, archived, archived.assign(noise=runs["noise"].where(runs["noise"].notna(), float("nan")))):
-
-        def found(*case, table=table, **where):
-            return claims.scores(table, *case, **where).to_dict()
-
-        assert found("cutmix_lp_map", "0.3-0.7") == {42: 0.76, 43: 0.77, 44: 0.78}
-        assert found("cutmix_lp_map", "0.1-0.3") == {42: 0.1, 43: 0.2}
-        assert found("cutmix_lp_map", "0.3-0.7", maps="product") == {42: 0.3, 43: 0.4}
-        shifted = {"noise": "mask_shift", "noise_fraction": 0.5, "noise_intensity": 12}
-        assert found("cutmix_lp_map", "0.3-0.7", **shifted) == {42: 0.5, 43: 0.6}
-        assert found("cutmix_lp_map", "0.3-0.7", **shifted | {"noise_intensity": 24}) == {}
-        swapped = {"noise": "class_swap", "noise_fraction": 0.5, "noise_intensity": None}
-        assert found("cutmix_lp_map", "0.3-0.7", **swapped) == {42: 0.7, 43: 0.8}
-        assert found("none") == {42: 0.70, 43: 0.71, 44: 0.72}
-        assert found("none", metric="map_micro") == pytest.approx({42: 0.85, 43: 0.855, 44: 0.86})
-        assert found("fmix", "0.3-0.7") == {}
-
-
-def test_scores_of_runs_without_some_columns():
-    runs = runs_table(CLEAN).drop(columns=["maps", "noise", "noise_fraction", "noise_intensity"])
-    assert claims.scores(runs, "cutmix", "0.3-0.7").tolist() == [0.73, 0.74, 0.75]
-
-
-def test_area_ranges_may_be_lists_or_tuples():
-    runs = runs_table(CLEAN)
-    runs["area_range"] = [tuple(r) if r else None for r in runs["area_range"]]
-    assert claims.scores(runs, "cutmix", "0.3-0.7").tolist() == [0.73, 0.74, 0.75]
-
-
 def test_the_papers_side_of_the_claims_is_computed_from_its_tables():
     paper = reliable(AS_CLAIMED)["paper"].tolist()
     assert paper[0] == "+1.40 at 0.1–0.3; +1.81 at 0.3–0.7"
@@ -177,57 +142,152 @@ def test_reliable_maps():
     }
 
 
-def test_map_noise_is_judged_at_its_strongest_level():
-    levels = {(0.5, 10): [0.9] * 3, (1.0, 3): [0.9] * 3, (1.0, 10): [0.745, 0.755, 0.765], (0.25, 3): [0.9] * 3}
+def test_map_noise_is_judged_at_its_strongest_level_and_at_the_others():
+    """The strongest has the highest fraction, and of these the highest intensity."""
+    levels = {
+        (0.5, 10): [0.9] * 3,
+        (1.0, 10): [0.745, 0.755, 0.765],
+        (1.0, 3): [0.76, 0.77, 0.78],
+        (0.25, 3): [0.7] * 3,
+    }
     noises = [row for level, scores in levels.items() for row in noisy("cutmix_lp_map", scores, "mask_shift", *level)]
     # Another kind, and CutMix w/o LP on noisy maps, which has nothing to do here.
     others = noisy("cutmix_lp_map", [0.1] * 3, "dilation_erosion", 1.0, 99) + noisy("cutmix", [0.9] * 3, "x", 1.0, 10)
-    above, above_micro, cost = claims.map_noise(runs_table(CLEAN, noises, others), "mask_shift", "quick").to_dict(
-        "records"
+    frame = claims.map_noise(runs_table(CLEAN, noises, others), "mask_shift", "quick")
+    assert frame["number"].tolist() == ["5_mask_shift", "5_mask_shift_micro", "", ""]
+    above, above_micro, weaker, growth = frame.to_dict("records")
+    for row, gain, paper in ((above, "+1.50", "at least about +1.5"), (above_micro, "+0.75", "not printed")):
+        assert "f = 100 %, α = 10, label propagation stays above" in row["claim"]
+        assert (row["here"], row["paper"], row["verdict"]) == (spread(gain), paper, "holds")
+    assert weaker["here"] == "; ".join(
+        f"{gain} at f = {share} %, α = {alpha}"
+        for gain, share, alpha in (
+            (spread("−4.00", "1.00"), 25, 3),
+            (spread("+16.00", "1.00"), 50, 10),
+            (spread("+3.00"), 100, 3),
+        )
     )
-    assert above["number"] == "5_mask_shift"
-    assert "f = 100 %, α = 10" in above["claim"]
-    assert above["here"] == spread("+1.50")
-    assert above["paper"].startswith("at least about +1.5 (")
-    assert above["verdict"] == above_micro["verdict"] == cost["verdict"] == "holds"
-    assert above_micro["number"] == "5_mask_shift_micro"
-    assert above_micro["here"] == spread("+0.75")
-    assert cost["number"] == ""
-    assert "costs" in cost["claim"]
-    assert cost["here"] == spread("+1.50")
+    assert weaker["verdict"] == "fails"  # as the worst of the three
+    assert weaker["paper"] == growth["paper"] == "negligible; visible drop; still above CutMix without LP"
+    # Against the weakest noise of as many maps, not against clean maps.
+    assert growth["claim"] == "Noise of f = 100 %, α = 10 costs more than f = 100 %, α = 3"
+    assert (growth["here"], growth["verdict"]) == (spread("+1.50"), "holds")
+
+
+@pytest.mark.parametrize(
+    ("levels", "first"),
+    [
+        ([(0.1, None), (0.2, None), (0.3, None)], "f = 10 %"),
+        ([(0.5, 36), (1.0, 36)], "f = 50 %, α = 36"),
+        ([(1.0, 36), (1.0, 12), (1.0, 24), (0.5, 36)], "f = 100 %, α = 12"),
+    ],
+)
+def test_what_stronger_noise_costs_more_than(levels, first):
+    noises = [row for level in levels for row in noisy("cutmix_lp_map", [0.7] * 3, "segment_swap", *level)]
+    growth = claims.map_noise(runs_table(CLEAN, noises), "segment_swap", "quick").iloc[3]
+    assert growth["claim"].endswith(f"costs more than {first}")
+    assert (growth["here"], growth["verdict"]) == (spread("+0.00"), "fails")
 
 
 @pytest.mark.parametrize(
     ("noisy_scores", "expected"),
-    [([0.761, 0.769, 0.78], "holds"), ([0.761, 0.769, 0.75], "open"), ([0.75, 0.76, 0.77], "fails")],
+    [([0.761, 0.769, 0.78], "holds"), ([0.761, 0.769, 0.775], "open"), ([0.75, 0.76, 0.77], "fails")],
 )
 def test_noise_that_is_said_to_change_nothing_is_judged_by_how_much_it_changes(noisy_scores, expected):
     noises = noisy("cutmix_lp_map", noisy_scores, "border_deformation", 1.0, 20)
-    change = claims.map_noise(runs_table(CLEAN, noises), "border_deformation", "quick").iloc[2]
-    assert "at most 0.2 points" in change["claim"]
+    noises += noisy("cutmix_lp_map", [0.1] * 3, "border_deformation", 0.5, 20)
+    *_, change = claims.map_noise(runs_table(CLEAN, noises), "border_deformation", "quick").to_dict("records")
+    assert "f = 100 %, α = 20 changes the score by at most 0.2 points" in change["claim"]
     assert change["paper"] == "at most 0.2"
     assert change["verdict"] == expected
+    if expected == "fails":
+        assert change["here"] == spread("−1.00")
 
 
 def test_class_swap_is_compared_with_cutmix_of_the_same_noisy_labels():
     noises = noisy("cutmix_lp_map", [0.72, 0.73, 0.74], "class_swap", 0.3)
+    noises += noisy("cutmix_lp_map", [0.74, 0.75, 0.76], "class_swap", 0.1)
     plain = noisy("cutmix", [0.70, 0.71, 0.72], "class_swap", 0.3) + noisy("cutmix", [0.9] * 3, "class_swap", 0.1)
-    above, above_micro, cost = claims.map_noise(runs_table(CLEAN, noises, plain), "class_swap", "quick").to_dict(
-        "records"
-    )
+    frame = claims.map_noise(runs_table(CLEAN, noises, plain), "class_swap", "quick")
+    above, above_micro, weaker, growth = frame.to_dict("records")
     assert above["here"] == spread("+2.00")  # −1.00 over CutMix w/o LP with clean labels
     assert above_micro["here"] == spread("+1.00")
     assert "f = 30 %," in above["claim"]
-    assert above["paper"].startswith("about +1.5 (gain stays")
-    assert cost["here"] == spread("+4.00")
+    assert above["paper"] == "about +1.5"
+    assert weaker["here"] == spread("−15.00", "1.00") + " at f = 10 %"
+    assert weaker["paper"].startswith("gain stays")
+    assert growth["here"] == spread("+2.00")
+
+
+def test_the_papers_side_of_noise_whose_worst_score_it_prints():
+    noises = noisy("cutmix_lp_map", [0.7] * 3, "dilation_erosion", 1.0, 36)
+    frame = claims.map_noise(runs_table(CLEAN, noises), "dilation_erosion", "quick")
+    assert frame["paper"][0] == "+0.26 at the worst"  # 80.75 against 80.49 of CutMix w/o LP in Table II
 
 
 @pytest.mark.parametrize("kind", noise.KINDS)
-def test_every_kind_of_noise_has_its_claims(kind):
-    noises = [row for m in ("cutmix", "cutmix_lp_map") for row in noisy(m, [0.7, 0.7, 0.7], kind, 0.3, 3)]
-    frame = claims.map_noise(runs_table(CLEAN, noises), kind, "quick")
-    assert frame["number"].tolist() == [f"5_{kind}", f"5_{kind}_micro", ""]
-    assert "nan" not in frame.to_string()
+@pytest.mark.parametrize("preset", ["smoke", "quick", "full"])
+def test_every_kind_of_noise_has_its_claims_at_the_levels_of_every_preset(kind, preset):
+    """In any order of levels; smoke has one, which leaves nothing to compare it with."""
+    levels = presets.load("label_propagation", preset)["noise_levels"][kind]
+    methods = ("cutmix", "cutmix_lp_map") if kind == "class_swap" else ("cutmix_lp_map",)
+    noises = [row for level in levels[::-1] for m in methods for row in noisy(m, [0.7, 0.7, 0.7], kind, *level)]
+    frame = claims.map_noise(runs_table(CLEAN, noises), kind, preset)
+    rest = [""] * (2 * (len(levels) > 1) + (kind == "border_deformation"))
+    assert frame["number"].tolist() == [f"5_{kind}", f"5_{kind}_micro", *rest]
+    assert (len(levels) == 1) == (preset == "smoke")
+    strongest = comparisons.level_text(levels[-1])
+    assert frame["claim"][:2].str.startswith(f"With noise of {strongest},").all()
+    if len(levels) > 1:
+        assert [part.split(" at ")[1] for part in frame["here"][2].split("; ")] == [
+            comparisons.level_text(level) for level in sorted(levels, key=lambda level: (level[0], level[1] or 0))[:-1]
+        ]
+    assert (frame["verdict"] == "open").all() == (preset == "smoke")
+    for nothing in ("nan", "None", "not run"):
+        assert nothing not in frame.to_string()
+
+
+def test_a_kind_of_noise_that_was_not_run_is_named():
+    with pytest.raises(ValueError, match=r"'mask_shift'.*no such noise"):
+        claims.map_noise(runs_table(CLEAN), "mask_shift", "quick")
+
+
+def costliest(*parts, preset="quick", **changes):
+    """Costs at the strongest levels: segments too large or too small 6 points, shifted 3, swapped 2."""
+    scores = {
+        "dilation_erosion": [0.70, 0.71, 0.72],
+        "mask_shift": [0.73, 0.74, 0.75],
+        "segment_swap": [0.74, 0.75, 0.76],
+    }
+    noises = [
+        row
+        for kind, values in (scores | changes).items()
+        for row in noisy("cutmix_lp_map", values, kind, 0.3 if kind == "segment_swap" else 1.0, 36)
+    ]
+    return claims.costliest_noise(runs_table(CLEAN, noises, *parts), noise.KINDS, preset).to_dict("records")
+
+
+def test_costliest_noise():
+    (row,) = costliest()
+    assert (row["number"], row["paper"]) == ("5_order", "the lowest curve")
+    assert (row["here"], row["verdict"]) == (spread("+3.00"), "holds")
+    assert costliest(preset="smoke")[0]["verdict"] == "open"
+
+
+def test_the_costliest_other_kind_is_found_for_each_seed():
+    """Swapped segments cost 4, 2, 7 points and shifted ones 3, 5, 3."""
+    (row,) = costliest(segment_swap=[0.72, 0.75, 0.71], mask_shift=[0.73, 0.72, 0.75])
+    assert row["here"] == spread("+0.67", "1.53")  # 2, 1, −1
+    assert row["verdict"] == "open"
+    assert costliest(mask_shift=[0.69, 0.70, 0.71])[0]["verdict"] == "fails"
+
+
+def test_only_the_strongest_level_of_each_kind_that_leaves_the_labels_is_compared():
+    weaker = noisy("cutmix_lp_map", [0.1] * 3, "mask_shift", 1.0, 12)
+    weaker += noisy("cutmix_lp_map", [0.1] * 3, "mask_shift", 0.5, 36)
+    weaker += noisy("cutmix_lp_map", [0.9] * 3, "dilation_erosion", 0.5, 36)
+    swapped = [row for m in ("cutmix", "cutmix_lp_map") for row in noisy(m, [0.1] * 3, "class_swap", 0.3)]
+    assert costliest(weaker, swapped) == costliest()
 
 
 PRODUCT = [
@@ -254,14 +314,22 @@ def test_where_the_given_map_is_a_product_it_is_the_one_compared():
 
 def test_explanation_masks():
     frame = claims.explanation_masks(runs_table(PRODUCT, rows("cutmix", SMALL, [0.1] * 3)), "quick")
-    assert frame["number"].tolist() == ["9", "9_micro", ""]
+    assert frame["number"].tolist() == ["9", "9_micro", "10"]
     assert frame["here"].tolist() == [f"{spread(gain)} at 0.3–0.7" for gain in ("+2.00", "+1.00", "+1.00")]
     assert frame["paper"].tolist() == ["+1.52 at 0.3–0.7", "+3.23 at 0.3–0.7 (Table V)", "+0.29 at 0.3–0.7"]
+    assert frame["verdict"].tolist() == ["holds"] * 3
+
+
+def test_where_there_are_no_maps_explanation_masks_are_not_compared_with_them():
+    runs = runs_table([row for row in PRODUCT if row["method"] != "cutmix_lp_map"])
+    assert claims.explanation_masks(runs, "quick")["number"].tolist() == ["9", "9_micro"]
 
 
 def test_pretraining_quality():
     """Masks of one epoch lose a point and those of three win two: a claim is as good as its worst case."""
-    macro, micro = claims.pretraining_quality(tables.figure_6(*figure_6_parts()), "quick").to_dict("records")
+    frame = claims.pretraining_quality(tables.figure_6(*figure_6_parts()), "quick")
+    macro, micro, rising = frame.to_dict("records")
+    assert frame["number"].tolist() == ["7", "7_micro", ""]
     epochs = ("1 epoch", "3 epochs")
     assert macro["here"].replace("\u00a0", " ") == (
         f"−1.00 ± 0.00 at {epochs[0]}, mAP 31 %; +2.00 ± 0.00 at {epochs[1]}, mAP 51 %"
@@ -269,6 +337,21 @@ def test_pretraining_quality():
     assert macro["verdict"] == micro["verdict"] == "fails"
     assert "30 %" in macro["paper"]
     assert micro["here"] == f"{spread('−0.50')} at {epochs[0]}; {spread('+1.00')} at {epochs[1]}"
+    assert (rising["here"], rising["paper"], rising["verdict"]) == (spread("+6.00"), "a rising curve", "holds")
+
+
+def test_a_longer_stage_one_that_kept_the_same_weights_is_no_better():
+    same = WEAK, (None, *WEAK[1:])
+    macro, _, rising = claims.pretraining_quality(tables.figure_6(*figure_6_parts(*same)), "quick").to_dict("records")
+    assert macro["here"].startswith(spread("−1.00") + " at 1 epoch, mAP 31")
+    assert (rising["here"], rising["verdict"]) == (spread("+0.00"), "fails")
+
+
+def test_a_whole_stage_one_that_was_not_run_is_said_to_be_missing():
+    first, second, others = figure_6_parts(WEAK, WHOLE)
+    frame = claims.pretraining_quality(tables.figure_6(first[:2], second[:2], others), "quick")
+    assert frame["here"][2] == "not run"
+    assert frame["verdict"].tolist() == ["fails", "fails", "open"]
 
 
 OTHERS = [
@@ -286,7 +369,7 @@ def test_other_augmentations():
     names = ("CutOut", "RandomResizedCrop", "RandomRotate")
 
     def at(*gains):
-        return "; ".join(f"{gain} at {name}" for gain, name in zip(gains, names, strict=True))
+        return "; ".join(f"{gain} over {name}" for gain, name in zip(gains, names, strict=True))
 
     assert found["8"]["here"] == at(spread("+5.00"), spread("+0.50"), spread("+6.00"))
     assert found["8_xai_micro"]["here"] == at(spread("+2.00"), spread("−0.25"), spread("+2.50"))
@@ -335,6 +418,7 @@ def test_beyond_the_paper():
     [
         claims.reliable_maps,
         lambda runs, preset: claims.map_noise(runs, "class_swap", preset),
+        lambda runs, preset: claims.costliest_noise(runs, noise.KINDS, preset),
         lambda runs, preset: claims.thematic_product(runs, preset, "product"),
         claims.explanation_masks,
         lambda runs, preset: claims.pretraining_quality(runs.assign(stage_one_epochs=1, stage_one_map=0.3), preset),
@@ -344,6 +428,8 @@ def test_beyond_the_paper():
 )
 def test_the_smoke_preset_leaves_every_claim_open(judge):
     swapped = [row for m in ("cutmix", "cutmix_lp_map") for row in noisy(m, [0.7] * 3, "class_swap", 0.1)]
+    swapped += noisy("cutmix_lp_map", [0.7] * 3, "segment_swap", 0.1)
+    swapped += noisy("cutmix_lp_map", [0.6] * 3, "dilation_erosion", 1.0, 36)
     runs = runs_table(OTHERS, swapped, rows("cutmix_lp_map_rare", LARGE, [0.9] * 3))
     assert set(judge(runs, "smoke")["verdict"]) == {"open"}
     assert set(judge(runs, "quick")["verdict"]) != {"open"}

@@ -79,7 +79,7 @@ def test_archived_runs_say_the_same_to_tables_and_claims(runs, tmp_path):
     loaded, _ = results.load("label_propagation/made_up", tmp_path / "results")
     for judge in (
         tables.table_v,
-        lambda table: tables.by_area_range(table[table["noise"].isna()], "table_iii"),
+        lambda table: tables.by_area_range(table[table["noise"].isna()], "table_iii", "product"),
         lambda table: tables.figure_4_whole(table, ["mask_shift", "class_swap"]),
         lambda table: tables.rare_classes(table, ("a", "b", "c"), [0.5, 0.2, 0.3]),
         lambda table: claims.reliable_maps(table, "full"),

@@ -2,7 +2,7 @@
 
 import pandas as pd
 import pytest
-from made_up_runs import LARGE, SMALL, figure_6_parts, noisy, rows, runs_table
+from made_up_runs import BETTER, LARGE, SMALL, WEAK, figure_6_parts, noisy, rows, runs_table
 
 from rsbook import tables
 
@@ -17,8 +17,8 @@ def spread(mean, sd):
     return f"{mean}\u00a0±\u00a0{sd}"
 
 
-def by_range(*parts, table="table_ii"):
-    frame = tables.by_area_range(runs_table(*parts), table)
+def by_range(*parts, **options):
+    frame = tables.by_area_range(runs_table(*parts), **options)
     return {(row["method"], row["box area"]): row for row in frame.to_dict("records")}
 
 
@@ -69,14 +69,39 @@ def test_gains_are_paired_by_seed():
 
 
 def test_table_iii_tells_the_product_from_the_given_maps():
-    found = by_range(REFERENCE, MAPS, MASKS, PRODUCT, table="table_iii")
+    found = by_range(REFERENCE, MAPS, MASKS, PRODUCT, table="table_iii", maps="product")
     product = found["CutMix with LP_map, thematic product", "0.3–0.7"]
     assert product["mAP macro"] == spread("75.00", "1.00")
     assert (product["gain over w/o LP"], product["n"]) == ("+1.00", 3)
     assert (product["paper: macro"], product["paper: gain"]) == ("76.72", "+1.33")
-    assert found["CutMix with LP_map", "0.3–0.7"]["mAP macro"] == spread("77.00", "1.00")
+    given = found["CutMix with LP_map", "0.3–0.7"]
+    assert (given["mAP macro"], given["gain over w/o LP"]) == (spread("77.00", "1.00"), "+3.00")
     masks = found["CutMix with LP_XAI", "0.3–0.7"]
     assert (masks["gain over w/o LP"], masks["paper: macro"], masks["paper: gain"]) == ("+2.00", "78.43", "+3.04")
+
+
+@pytest.mark.parametrize(
+    ("maps", "own", "other"), [("product", ", thematic product", ""), ("given", "", ", thematic product")]
+)
+def test_the_papers_numbers_stand_only_beside_the_maps_that_they_compare_with(maps, own, other):
+    found = by_range(REFERENCE, MAPS, MASKS, PRODUCT, table="table_iii", maps=maps)
+    names = "CutMix with LP_map, thematic product", "CutMix with LP_map"
+    ours, others = (found[name, "0.3–0.7"] for name in (names if maps == "product" else names[::-1]))
+    assert (ours["paper: macro"], ours["paper: gain"]) == ("76.72", "+1.33")
+    assert pd.isna(others["paper: macro"])
+    assert pd.isna(others["paper: gain"])
+    gains = ("+1.00", "+3.00") if maps == "product" else ("+3.00", "+1.00")
+    assert (ours["gain over w/o LP"], others["gain over w/o LP"]) == gains
+    # Whatever does not read maps is comparable in any case.
+    assert found["no augmentation", "–"]["paper: macro"] == "71.46"
+    assert found["CutMix w/o LP", "0.3–0.7"]["paper: macro"] == "75.39"
+    assert found["CutMix with LP_XAI", "0.3–0.7"]["paper: gain"] == "+3.04"
+
+
+def test_the_product_has_no_counterpart_in_table_ii():
+    found = by_range(REFERENCE, MAPS, PRODUCT)
+    assert found["CutMix with LP_map", "0.3–0.7"]["paper: gain"] == "+1.81"
+    assert pd.isna(found["CutMix with LP_map, thematic product", "0.3–0.7"]["paper: macro"])
 
 
 def test_table_iv_has_masks_only():
@@ -163,6 +188,35 @@ def test_stage_two_knows_the_stage_one_whose_weights_it_explains():
         assert row.stage_one_epochs == (0 if pd.isna(seen["stop_after"]) else seen["stop_after"])
     assert masks["stage_one_map"].nunique() == 6
     assert "stage_one_map" not in second
+
+
+def test_stage_one_runs_that_kept_the_same_weights_have_their_own_epochs():
+    """The best epoch of three may be the first; then one network explains the masks of both."""
+    same = (BETTER[0], *WEAK[1:])
+    first, second, others = figure_6_parts(WEAK, same)
+    assert first["weights"].nunique() == 2
+    joined = tables.figure_6(first, second, others)
+    masks = joined[joined["method"] == "cutmix_lp_xai"]
+    assert len(joined) == len(others) + 4
+    assert masks["stage_one_epochs"].tolist() == [1, 1, 3, 3]
+    assert masks["stage_one_map"].tolist() == [0.30, 0.32, 0.30, 0.32]
+    frame = tables.stage_one_table(joined)
+    assert frame["stage one"].tolist() == ["1 epoch", "3 epochs"]
+    assert frame["n"].tolist() == [2, 2]
+    assert frame.iloc[0, 1:].tolist() == frame.iloc[1, 1:].tolist()
+
+
+def test_stage_two_in_another_order_is_refused():
+    first, second, others = figure_6_parts()
+    for other in (second[::-1], second[:-1], pd.concat([second, second])):
+        with pytest.raises(ValueError, match="one run for each of first, in its order"):
+            tables.figure_6(first, other, others)
+
+
+def test_the_index_of_the_tables_of_figure_6_does_not_matter():
+    first, second, others = figure_6_parts()
+    shifted = tables.figure_6(first.set_axis(range(7, 13)), second, others.set_axis(range(5, 9)))
+    pd.testing.assert_frame_equal(shifted, tables.figure_6(first, second, others))
 
 
 def test_stage_one_table():
