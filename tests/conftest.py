@@ -43,3 +43,12 @@ def smoke_notebooks(tmp_path_factory):
         patch.setenv("RSBOOK_STORE", str(tmp_path_factory.mktemp("runs")))  # so that it trains, whatever ran before
         assert batch.run([], {"preset": "smoke"}, ROOT, folder) == []
     return folder
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    """A browser, started once for all tests that look at pages."""
+    from browser import launch
+
+    with launch() as started:
+        yield started
