@@ -78,7 +78,7 @@ def table(
     grid = [dict(row) for row in grid]
     if twice := sorted(fixed.keys() & {name for row in grid for name in row}):
         raise ValueError(f"{', '.join(twice)}: given both in the grid and for all runs")
-    folder = Path(store if store is not None else os.environ.get("RSBOOK_STORE", STORE)) / _name(function)
+    folder = _folder(function, store)
     device = resolve_device(device)
     given = [_plain({**row, **fixed}) for row in grid]
     for parameters in given:
@@ -91,14 +91,37 @@ def table(
     if missing:
         jobs = [(function, parameters, p, folder, root, device) for p, parameters in missing.items()]
         _run_all(jobs, _workers(device, len(jobs)) if workers is None else workers, progress)
-    rows = []
-    for p in prints:
-        record = load_record(folder, p)
-        path = str(folder / f"{p}.json")
-        rows.append(
-            defaults | record["parameters"] | record["results"] | {"seconds": record["seconds"], "record": path}
-        )
-    return pd.DataFrame(rows)
+    return pd.DataFrame([_row(load_record(folder, p), folder, defaults) for p in prints])
+
+
+def stored(
+    function: Callable[..., dict[str, Any]],
+    *,
+    root: str | Path | None = None,
+    store: str | Path | None = None,
+    **fixed: Any,
+) -> pd.DataFrame:
+    """One row for each record of `function` that `table` would take as it is, in the order of their parameters.
+
+    Does no run, and leaves out what other code or data made, and what is damaged. Only runs whose parameters are as in
+    `fixed` (defaults count as given). Columns are those of `table`; without any record, none. Raises ValueError for
+    parameters that the function does not take.
+    """
+    folder, sources, defaults = _folder(function, store), source_hashes(function), _plain(_defaults(function))
+    fixed = _plain(fixed)
+    if unknown := sorted(fixed.keys() - set(inspect.signature(function).parameters)):
+        raise ValueError(f"{_name(function)} takes no {', '.join(unknown)}")
+    found = []
+    for path in folder.glob("*.json"):
+        try:
+            record = load_record(folder, path.stem)
+            current = record and path.stem == fingerprint(function, record["parameters"], sources=sources, root=root)
+        except (RunError, scenes.DataError, ValueError):  # damaged, or of data that are not here
+            continue
+        if current and not _without(fixed, defaults | record["parameters"]):
+            found.append(record)
+    found.sort(key=lambda record: json.dumps(defaults | record["parameters"], sort_keys=True))
+    return pd.DataFrame([_row(record, folder, defaults) for record in found])
 
 
 def fingerprint(
@@ -216,6 +239,15 @@ def _facts(
 
 def _digest(facts: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _row(record: Mapping[str, Any], folder: Path, defaults: Parameters) -> dict[str, Any]:
+    path = str(folder / f"{record['fingerprint']}.json")
+    return defaults | record["parameters"] | record["results"] | {"seconds": record["seconds"], "record": path}
+
+
+def _folder(function: Callable[..., Any], store: str | Path | None) -> Path:
+    return Path(store if store is not None else os.environ.get("RSBOOK_STORE", STORE)) / _name(function)
 
 
 def _name(function: Callable[..., Any]) -> str:

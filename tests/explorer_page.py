@@ -8,7 +8,7 @@ PAGE = """<!doctype html>
 <html lang="en" data-theme="THEME"><head><meta charset="utf-8"><title>An explorer</title><style>STYLE
 :root { --pst-color-text-base: INK; --pst-color-text-muted: MUTED; --pst-color-background: BACKGROUND; GOODBAD }
 body { margin: 1rem; background: BACKGROUND; color: INK; }</style></head>
-<body><main><h1>An explorer</h1><div id="explorer"></div></main>
+<body><main><h1>An explorer</h1><div id="place"></div></main>
 <script type="application/json" id="state">STATE</script>
 <script type="module">
   const read = (text) => JSON.parse(text, (_, value) => value && value.base64 !== undefined
@@ -29,7 +29,7 @@ body { margin: 1rem; background: BACKGROUND; color: INK; }</style></head>
   };
   const url = URL.createObjectURL(new Blob([esm], { type: "text/javascript" }));
   const { default: widget } = await import(url);
-  await widget.render({ model, el: document.getElementById("explorer") });
+  await widget.render({ model, el: document.getElementById("place") });
   window.explorer = model;
 </script></body></html>
 """

@@ -112,10 +112,10 @@ def test_modules_are_one_file_without_imports():
 
 def test_various_scenes_show_every_class():
     data = random_scenes(n=40, classes=("one", "two", "three", "four", "five"))
-    chosen = explorer.various(data, data.split("train"), 6)
+    chosen = explorer.various_scenes(data, data.split("train"), 6)
     assert len(set(chosen)) == 6
     assert data.labels[chosen].any(dim=0).all()
-    assert explorer.various(data, torch.arange(3), 6) != []
+    assert explorer.various_scenes(data, torch.arange(3), 6) != []
 
 
 def test_pictures_of_reflectances_are_bytes():

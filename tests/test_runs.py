@@ -612,3 +612,54 @@ def test_the_environment_says_how_many_runs_go_on_at_once(monkeypatch):
         monkeypatch.setenv("RSBOOK_WORKERS", wrong)
         with pytest.raises(ValueError, match=f"RSBOOK_WORKERS='{wrong}': expected a number of processes"):
             runs._workers("cpu", 9)
+
+
+# What is stored
+
+
+def stored(store, **settings):
+    return runs.stored(work, store=store, **settings)
+
+
+def test_stored_runs_are_those_of_the_table_and_nothing_is_run(table, store):
+    first = table(grid(3, 1, 2))
+    found = stored(store)
+    assert calls(store) == [3, 1, 2]
+    assert found["value"].tolist() == [1, 2, 3]  # by their parameters, whenever they were run
+    pd.testing.assert_frame_equal(found, first.sort_values("value", ignore_index=True))
+    assert stored(store / "elsewhere").empty
+
+
+def test_stored_runs_are_chosen_by_parameters_and_defaults_count_as_given(table, store):
+    table(grid(1, 2) + grid(1, 3, seed=7))
+    assert stored(store, seed=7)["value"].tolist() == [1, 3]
+    assert stored(store, seed=0)["value"].tolist() == [1, 2]
+    assert stored(store, seed=7, value=1)["score"].tolist() == [0.125]
+    assert stored(store, then=None, dataset=None)["value"].tolist() == [1, 2, 1, 3]
+    assert stored(store, seed=False).empty
+    with pytest.raises(ValueError, match=r"test_runs\.work takes no colour"):
+        stored(store, colour="red")
+    found = runs.table(with_a_tuple, [{}, {"area": (2, 1)}], store=store, device="cpu", workers=0, progress=False)
+    chosen = runs.stored(with_a_tuple, store=store, area=(1, 2))
+    pd.testing.assert_frame_equal(chosen, found.head(1))
+
+
+def test_stored_runs_of_older_code_or_data_and_damaged_ones_are_left_out(table, store, tmp_path, monkeypatch):
+    table(grid(1, 2, 3, 4) + grid(5, 6, then="weights") + grid(7, dataset="bluemarble"))
+    paths = {json.loads(path.read_text())["parameters"]["value"]: path for path in records(store)}
+    paths[1].write_text(paths[1].read_text()[:50])
+    paths[2].write_text(change(paths[2].read_text(), fingerprint="0" * 32))
+    shutil.copy(paths[3], paths[3].with_name("another.json"))
+    weights_path(store / "test_runs.work", "w5").unlink()
+    before = {path: path.read_bytes() for path in records(store)}
+    assert stored(store)["value"].tolist() == [7, 6, 3, 4]
+    folder = tmp_path / "data" / "bluemarble"
+    folder.mkdir(parents=True)
+    assert stored(store, root=tmp_path / "data")["value"].tolist() == [6, 3, 4]  # those data are not here
+    manifest = (scenes.DATA / "bluemarble" / "SHA256SUMS").read_text()
+    (folder / "SHA256SUMS").write_text(manifest.replace("a", "b", 1))
+    assert stored(store, root=tmp_path / "data")["value"].tolist() == [6, 3, 4]
+    monkeypatch.setattr(runs, "source_hashes", lambda function: {"test_runs": "changed"})
+    assert stored(store).empty
+    assert {path: path.read_bytes() for path in records(store)} == before
+    assert calls(store) == [1, 2, 3, 4, 5, 6, 7]

@@ -1,5 +1,10 @@
 """Explorers: what a reader moves to understand. A Python class and a JavaScript module each, see `explorer`."""
 
+from rsbook.widgets.box_sampler import BoxSampler
 from rsbook.widgets.cutmix_explorer import CutMixExplorer
+from rsbook.widgets.explorer import various_scenes
+from rsbook.widgets.mask_explorer import MaskExplorer
+from rsbook.widgets.noise_laboratory import NoiseLaboratory
+from rsbook.widgets.results_explorer import ResultsExplorer
 
-__all__ = ["CutMixExplorer"]
+__all__ = ["BoxSampler", "CutMixExplorer", "MaskExplorer", "NoiseLaboratory", "ResultsExplorer", "various_scenes"]

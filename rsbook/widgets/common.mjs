@@ -287,3 +287,31 @@ export function table(head, description) {
   };
   return made;
 }
+
+// A box in the first scene and its source in the second have one size: what moves one resizes the other, at the same
+// corner, or as near as it fits. For models with `box` (top, left, bottom, right) and `source` (top, left).
+export function holeAndPatch(model, height, width) {
+  const sized = ([top, left], rows, columns) => {
+    const [t, l] = [Math.min(top, height - rows), Math.min(left, width - columns)];
+    return [t, l, t + rows, l + columns];
+  };
+  const size = ([top, left, bottom, right]) => [bottom - top, right - left];
+  return {
+    patch: () => sized(model.get("source"), ...size(model.get("box"))),
+    moveHole: (box) => put(model, { box, source: sized(model.get("source"), ...size(box)).slice(0, 2) }),
+    movePatch: (patch) => put(model, { box: sized(model.get("box"), ...size(patch)), source: patch.slice(0, 2) }),
+  };
+}
+
+// A stage under its title, which `.entitle(text)` changes.
+export function titled(title, shown) {
+  const head = element("div", { class: "rsbook-head" }, title);
+  const cell = element("div", { class: "rsbook-cell" }, head, shown);
+  cell.entitle = (text) => { if (head.textContent !== text) head.textContent = text; };
+  return cell;
+}
+
+// Pixels as a share in words: "12.3 %", "below 0.1 %" rather than none.
+export function percent(pixels, all) {
+  return pixels && pixels < all / 1000 ? "below 0.1\u00a0%" : `${((100 * pixels) / all).toFixed(1)}\u00a0%`;
+}

@@ -1,7 +1,7 @@
 // CutMix and label propagation: two scenes, a box to drag, and what three ways of labelling say of the mixture.
 import {
-  asClasses, asImage, button, choice, count, element, follow, frame, listed, part, paste, picture, put, random, rgbOf,
-  sampleBox, stage, table, unpack,
+  asClasses, asImage, button, choice, count, element, follow, frame, holeAndPatch, listed, part, paste, picture, put,
+  random, rgbOf, sampleBox, stage, table, unpack,
 } from "./common.mjs";
 
 const STATE = ["first", "second", "box", "source", "area_range"];
@@ -17,22 +17,11 @@ async function render({ model, el }) {
   const rows = [["images", arrays.images, 3, asImage], ["reference maps", arrays.maps, 1, (bits) => asClasses(bits, colours)]];
   if (arrays.masks) rows.push(["explanation masks", arrays.masks, 1, (bits) => asClasses(bits, colours)]);
 
-  const resize = (box, height_, width_) => { // the same corner, or as near as it fits
-    const [top, left] = [Math.min(box[0], height - height_), Math.min(box[1], width - width_)];
-    return [top, left, top + height_, left + width_];
-  };
-  const moveHole = (box) => {
-    const patch = resize(model.get("source"), box[2] - box[0], box[3] - box[1]);
-    put(model, { box, source: patch.slice(0, 2) });
-  };
-  const movePatch = (patch) => {
-    put(model, { box: resize(model.get("box"), patch[2] - patch[0], patch[3] - patch[1]), source: patch.slice(0, 2) });
-  };
-
+  const pair = holeAndPatch(model, height, width);
   const titles = ["x₁ with its hole", "x₂ with its patch", "mixture"];
   const stages = rows.map(([name]) => titles.map((title, column) => {
     const canvas = picture(height, width, `${title}: ${name}`);
-    const move = name === "images" ? [moveHole, movePatch][column] : undefined;
+    const move = name === "images" ? [pair.moveHole, pair.movePatch][column] : undefined;
     return Object.assign(stage(canvas, { name: column ? "Patch in the second scene" : "Hole in the first scene", move }), { canvas });
   }));
   const mixtures = rows.map(([, array, bands]) => new array.constructor(height * width * bands));
@@ -56,15 +45,16 @@ async function render({ model, el }) {
 
   frame(el, model,
     element("div", { class: "rsbook-controls" }, first, second, range, draw),
-    element("div", { class: "rsbook-stages" },
-      ...titles.map((title) => element("div", { class: "rsbook-head" }, title)),
-      ...rows.flatMap(([name], row) => (row ? [element("div", { class: "rsbook-row" }, name)] : []).concat(stages[row]))),
-    area, labels, verdict);
+    element("div", { class: "rsbook-split" },
+      element("div", { class: "rsbook-stages" },
+        ...titles.map((title) => element("div", { class: "rsbook-head" }, title)),
+        ...rows.flatMap(([name], row) => (row ? [element("div", { class: "rsbook-row" }, name)] : []).concat(stages[row]))),
+      element("div", {}, area, labels, verdict)));
 
   let painted = []; // the two scenes that the left columns show
   return follow(model, STATE, () => {
     const [i, j, box, source] = ["first", "second", "box", "source"].map((name) => model.get(name));
-    const patch = [source[0], source[1], source[0] + box[2] - box[0], source[1] + box[3] - box[1]];
+    const patch = pair.patch();
     rows.forEach(([, array, bands, writer], row) => {
       const scenes = [part(array, i), part(array, j)];
       scenes.forEach((scene, column) => {

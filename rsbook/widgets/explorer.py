@@ -49,9 +49,10 @@ class Explorer(anywidget.AnyWidget):
         super().__init__(arrays={name: packed(array) for name, array in arrays.items()}, **state)
 
     def _ipython_display_(self) -> None:
-        display(figures.Html(f"<noscript>{self.fallback.html}</noscript>", text=self.fallback.text))
+        picture = self.fallback
+        display(figures.Html(f"<noscript>{picture.html}</noscript>", text=picture.text))
         data, metadata = self._repr_mimebundle_()
-        display(data | {"text/plain": self.fallback.text}, metadata=metadata, raw=True)
+        display(data | {"text/plain": picture.text}, metadata=metadata, raw=True)
 
 
 def bundle(name: str) -> str:
@@ -96,7 +97,7 @@ def scene_names(data: Scenes, index: Iterable[int]) -> list[str]:
     return names
 
 
-def various(data: Scenes, index: Tensor, n: int = 8) -> list[int]:
+def various_scenes(data: Scenes, index: Tensor, n: int = 8) -> list[int]:
     """Indices of n scenes of the given ones that together show many classes, two to four each where there are such."""
     labels = data.labels[index].double()
     fits = (labels.sum(dim=1) >= 2) & (labels.sum(dim=1) <= 4)

@@ -1,0 +1,430 @@
+"""The results explorer: groups, differences and classes against sums by hand, its page and CSV against Python."""
+
+import csv
+import inspect
+import io
+import json
+import math
+import statistics
+
+import pandas as pd
+import pytest
+import traitlets
+from explorer_page import write_page
+from made_up_runs import LARGE, SMALL, noisy, rows, runs_table
+
+from rsbook import results, scenes
+from rsbook.widgets import ResultsExplorer
+from rsbook.widgets.results_explorer import SETTINGS
+
+CLASSES = ["water", "forest", "barren"]
+NAN = float("nan")
+
+
+def made_up(**changes):
+    """Runs of three methods, two ranges, noise at two levels; a class that no test scene holds, a seed missing."""
+    runs = runs_table(
+        rows("none", None, [0.70, 0.72, 0.71]),
+        rows("cutmix", SMALL, [0.69, 0.73, 0.705]),
+        rows("cutmix", LARGE, [0.68, 0.74, 0.70]),
+        rows("cutmix_lp_map", LARGE, [0.75, 0.76, 0.755]),
+        noisy("cutmix_lp_map", [0.74, 0.73], "mask_shift", 0.5, 12.0),
+        noisy("cutmix_lp_map", [0.72], "class_swap", 0.1),
+    )
+    runs["average_precision"] = [[m, m / 2, None] for m in runs["map_macro"]]
+    return runs.assign(**changes)
+
+
+def by_hand(runs, metric="map_macro"):
+    """Scores by seed of each group of runs, from plain rows."""
+    groups = {}
+    for row in runs.to_dict("records"):
+        key = (row["method"], str(row["area_range"]), str(row["noise"]), str(row["noise_fraction"]))
+        groups.setdefault(key, {})[row["seed"]] = row[metric]
+    return list(groups.values())
+
+
+@pytest.mark.parametrize("metric", ["map_macro", "map_micro"])
+def test_groups_have_the_mean_and_spread_of_their_runs(metric):
+    made = ResultsExplorer(made_up(), CLASSES)
+    made.metric = metric
+    found = made.read_out()
+    assert made.group_by == ["method", "area_range", "noise", "noise_fraction", "noise_intensity"]
+    assert found["method"].tolist() == ["none", "cutmix", "cutmix", *["cutmix_lp_map"] * 3]
+    assert found["area_range"].tolist() == ["", "0.1-0.3", *["0.3-0.7"] * 4]
+    assert found["noise_intensity"].tolist() == ["", "", "", "", "12", ""]
+    for row, scores in zip(found.itertuples(), by_hand(made_up(), metric), strict=True):
+        assert row.runs == len(scores)
+        assert row.mean == pytest.approx(statistics.mean(scores.values()))
+        if len(scores) > 1:
+            assert row.sd == pytest.approx(statistics.stdev(scores.values()))
+        else:
+            assert math.isnan(row.sd)
+
+
+def test_differences_are_of_runs_with_the_same_seed():
+    made = ResultsExplorer(made_up(), CLASSES)
+    made.reference = ["none", "", "", "0", ""]
+    reference, *_ = groups = by_hand(made_up())
+    for row, scores in zip(made.read_out().itertuples(), groups, strict=True):
+        differences = [scores[seed] - reference[seed] for seed in scores]
+        assert row.seeds == len(scores)
+        assert row.difference == pytest.approx(statistics.mean(differences), abs=1e-12)
+        assert row.above == sum(difference > 0 for difference in differences)
+        if len(differences) > 1:
+            assert row.difference_sd == pytest.approx(statistics.stdev(differences), abs=1e-12)
+    made.order = "score"
+    assert made.read_out()["difference"].is_monotonic_decreasing
+    made.reference = ["gone"]  # a group that is not there is none
+    assert "difference" not in made.read_out()
+    assert made.read_out()["mean"].is_monotonic_decreasing
+
+
+def test_filters_choose_runs_and_groups_may_be_wider():
+    made = ResultsExplorer(made_up(), CLASSES)
+    made.filters = {"method": ["cutmix", "cutmix_lp_map"], "seed": ["42", "44"], "noise": [""]}
+    chosen = made_up().query("method != 'none' and seed != 43 and noise.isna()")
+    assert made.selection()["map_macro"].tolist() == chosen["map_macro"].tolist()
+    made.group_by = ["method"]
+    found = made.read_out().set_index("method")
+    assert found["runs"].to_dict() == {"cutmix": 4, "cutmix_lp_map": 2}
+    assert found.loc["cutmix", "mean"] == pytest.approx(statistics.mean([0.69, 0.705, 0.68, 0.70]))
+    made.reference = ["cutmix"]  # two runs a seed count as their mean
+    gain = [0.75 - (0.69 + 0.68) / 2, 0.755 - (0.705 + 0.70) / 2]
+    found = made.read_out().set_index("method").loc["cutmix_lp_map"]
+    assert (found["difference"], found["seeds"]) == (pytest.approx(statistics.mean(gain)), 2)
+    made.group_by = []
+    assert made.read_out()["runs"].tolist() == [6]
+    made.filters = {"method": []}
+    assert made.read_out().empty
+    assert made.read_out_classes()["class"].tolist() == CLASSES
+    assert len(made.read_out_csv().splitlines()) == 1
+    assert made.about() == "0 of 15 runs chosen, in 0 groups."
+
+
+def test_classes_of_two_groups():
+    made = ResultsExplorer(made_up(), CLASSES)
+    made.pair = [["cutmix", "0.3-0.7", "", "0", ""], ["cutmix_lp_map", "0.3-0.7", "", "0", ""]]
+    found = made.read_out_classes().set_index("class")
+    assert found.loc["water", "first"] == pytest.approx(statistics.mean([0.68, 0.74, 0.70]))
+    assert found.loc["forest", "second_sd"] == pytest.approx(statistics.stdev([0.375, 0.38, 0.3775]))
+    assert found.loc["forest", "difference"] == pytest.approx((0.755 - 2.12 / 3) / 2)
+    assert found.loc["barren", ["first", "second", "difference"]].isna().all()
+    made.pair = [[], ["gone"]]  # then the first and the last
+    assert made.read_out_classes()["first"][0] == pytest.approx(0.71)
+    assert made.read_out_classes()["second"][0] == pytest.approx(0.72)
+
+
+def test_the_csv_holds_what_was_chosen():
+    made = ResultsExplorer(made_up(), CLASSES)
+    made.filters = {"method": ["cutmix_lp_map"]}
+    found = pd.read_csv(io.StringIO(made.read_out_csv()), keep_default_na=False, na_values=[""])
+    chosen = made_up().query("method == 'cutmix_lp_map'")
+    for column in ("method", "seed", "noise_fraction", "noise_intensity", "maps"):
+        pd.testing.assert_series_equal(
+            found[column], chosen[column].reset_index(drop=True), check_dtype=False, check_names=False
+        )
+    assert found["map_macro"].tolist() == pytest.approx(chosen["map_macro"].tolist(), abs=1e-6)
+    assert found["average_precision_forest"].tolist() == pytest.approx(
+        [row[1] for row in chosen["average_precision"]], abs=1e-6
+    )
+    assert found["average_precision_barren"].isna().all()
+
+
+@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@x", "\tx", "\rx", " =1", "＝1", '=HYPERLINK("http://x";"y,z")'])
+def test_text_in_the_csv_is_no_formula_and_numbers_stay_numbers(text):
+    runs = runs_table(rows(text, None, [0.5]), rows("a, b", SMALL, [-0.25]), noisy("c", [0.5], 'a "b"\nc', -0.5))
+    made = ResultsExplorer(runs.assign(average_precision=[[0.1]] * 3), [text])
+    lines = list(csv.reader(io.StringIO(made.read_out_csv())))
+    assert lines[0][-1] == f"average_precision_{text}"
+    at = {name: i for i, name in enumerate(lines[0])}
+    assert lines[1][at["method"]] == f"'{text}"
+    assert lines[2][at["method"]] == "a, b"
+    assert lines[2][at["map_macro"]] == "-0.250000"
+    assert (lines[3][at["noise"]], lines[3][at["noise_fraction"]]) == ('a "b"\nc', "-0.5")
+
+
+def test_archived_runs_and_their_provenance():
+    runs, _ = results.load("label_propagation/wide")
+    classes = scenes.load("bluemarble").classes
+    made = ResultsExplorer(runs, classes, name="wide")
+    assert made.about().startswith("105 of 105 runs chosen, in 21 groups. Made 2026-")
+    assert "; commit bc00a6fc09e6." in made.about()
+    found = made.read_out()
+    expected = runs.assign(box=runs["area_range"].map(str)).groupby(["method", "box"], sort=False)["map_macro"]
+    assert found["mean"].tolist() == pytest.approx(expected.mean().tolist(), abs=1e-6)
+    assert "no augmentation" in made.fallback.html
+    assert "82.61\u00a0±\u00a00.39" in made.fallback.html
+    names = [name for name in made.keys if not name.startswith("_") and name not in ("layout", "comm")]
+    assert len(json.dumps({name: getattr(made, name) for name in names})) < 30_000
+
+
+def test_provenance_of_records(tmp_path):
+    facts = {"device": "CPU", "commit": "a" * 40, "uncommitted_changes": True}
+    paths = []
+    for i, provenance in enumerate((facts, facts | {"commit": None, "device": "H200"}, None)):
+        paths.append(str(tmp_path / f"{i}.json"))
+        if provenance:
+            record = {"started": f"2026-01-0{i + 1}T00:00:00", "provenance": provenance}
+            (tmp_path / f"{i}.json").write_text(json.dumps(record))
+    made = ResultsExplorer(made_up().head(3).assign(record=paths), CLASSES)
+    assert made.about() == (
+        f"3 of 3 runs chosen, in 1 group. Made from 2026-01-01 to 2026-01-02 on CPU and H200; commit {'a' * 12} with "
+        "changes."
+    )
+    assert str(tmp_path) not in json.dumps([made.records, made.columns, made.origins])
+    made.filters = {"seed": ["44"]}
+    assert made.about().endswith("No record says what made them.")
+    made.filters = {"seed": ["43"]}
+    assert made.about().endswith("Made 2026-01-02 on H200; the commit is unknown.")
+
+
+def test_masks_of_weaker_networks_are_another_group():
+    first = rows("none", None, [0.4], [42], stop_after=1, weights="w1") + rows(
+        "none", None, [0.7], [42], stop_after=None, weights="w0"
+    )
+    second = [rows("cutmix_lp_xai", LARGE, [0.6], [42], stage_one=w)[0] for w in ("w1", "w0")]
+    runs = runs_table(first, second)
+    made = ResultsExplorer(runs.assign(average_precision=[[0.1]] * 4), ["water"])
+    assert made.read_out()[["stop_after", "stage_one_epochs"]].to_numpy().tolist() == [
+        ["1", ""],
+        ["", ""],
+        ["", "1"],
+        ["", ""],
+    ]
+
+
+def test_settings_are_the_parameters_of_a_training():
+    from rsbook import label_propagation  # not at the top: it imports timm
+
+    parameters = set(inspect.signature(label_propagation.train).parameters)
+    assert set(SETTINGS) - {"stage_one_epochs"} == parameters - {"stage_one", "root", "device", "checkpoint"}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda runs: runs.drop(columns=["seed", "map_micro"]), "have no seed and map_micro"),
+        (lambda runs: runs.head(0), "there are none"),
+        (lambda runs: runs.assign(average_precision=[[0.5]] * len(runs)), "row 0 is .*expected 3 numbers"),
+        (lambda runs: runs.assign(average_precision=None), "row 0 is None, expected 3 numbers"),
+    ],
+)
+def test_what_cannot_be_shown_is_said(change, message):
+    with pytest.raises(ValueError, match=message):
+        ResultsExplorer(change(made_up()), CLASSES)
+
+
+def test_what_cannot_be_asked_is_said():
+    made = ResultsExplorer(made_up(), CLASSES)
+    made.filters = {"colour": ["red"]}
+    with pytest.raises(ValueError, match="the runs have no colour; they have method, "):
+        made.read_out()
+    for name, wrong in (("metric", "f1"), ("order", "best"), ("pair", [[]])):
+        with pytest.raises(traitlets.TraitError):
+            setattr(made, name, wrong)
+    made.filters, made.group_by = {}, ["colour"]
+    with pytest.raises(ValueError, match="group_by: the runs have no colour"):
+        made.read_out()
+
+
+# In a browser
+
+
+@pytest.fixture
+def shown(chromium, tmp_path):
+    """A function that opens an explorer: its page, and a copy of the page's state into it."""
+    pages = []
+
+    def show(made, theme="light", width=900):
+        page = chromium.new_page(viewport={"width": width, "height": 900})
+        pages.append(page)
+        page.set_default_timeout(10_000)
+        page.on("pageerror", lambda error: pytest.fail(f"uncaught exception: {error}"))
+        page.goto(write_page(made, tmp_path / "page.html", theme))
+        page.wait_for_function("window.explorer")
+
+        def copy():
+            page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+            state = page.evaluate("JSON.stringify({ ...explorer.state, arrays: null, esm: null })")
+            for name in ("filters", "metric", "group_by", "order", "reference", "pair"):
+                setattr(made, name, json.loads(state)[name])
+
+        return page, copy
+
+    yield show
+    for page in pages:
+        page.close()
+
+
+def written(value, signed=False):
+    text = f"{100 * value:+.2f}" if signed else f"{100 * value:.2f}"
+    return "–" if pd.isna(value) else "0.00" if float(text) == 0 else text.replace("-", "−")
+
+
+def spread(mean, sd, signed=False):
+    return written(mean, signed) if pd.isna(sd) else f"{written(mean, signed)} ± {written(sd)}"
+
+
+def assert_shown_is_read_out(page, made):
+    found = made.read_out()
+    compared = "difference" in found
+    rows = page.locator(".rsbook-group").evaluate_all(
+        "(all) => all.map((row) => [row.children[0].textContent, row.children[2].children[0].textContent,"
+        " row.querySelectorAll('.rsbook-point').length])"
+    )
+    expected = []
+    for row in found.itertuples():
+        key = [getattr(row, name) for name in made.group_by]
+        means = (row.difference, row.difference_sd, True) if compared else (row.mean, row.sd)
+        text = "reference" if compared and key == made.reference else spread(*means)
+        expected.append([made._label(key), text, row.seeds if compared else row.runs])
+    assert rows == expected
+    classes = page.locator(".rsbook-bars > li").evaluate_all(
+        "(all) => all.map((row) => [row.children[0], ...row.querySelectorAll('.rsbook-value'), row.children[2]]"
+        ".map((cell) => cell.textContent))"
+    )
+    assert classes == [
+        [row[1], spread(row.first, row.first_sd), spread(row.second, row.second_sd), written(row.difference, True)]
+        for row in (made.read_out_classes().itertuples() if len(found) else ())
+    ]
+    assert page.inner_text(".rsbook-area") == made.about()
+
+
+def option(page, label, text):
+    page.get_by_label(label, exact=True).select_option(label=text)
+
+
+def test_what_a_reader_chooses_is_shown_as_python_has_it(shown):
+    made = ResultsExplorer(made_up(), CLASSES)
+    page, copy = shown(made)
+    assert_shown_is_read_out(page, made)
+    option(page, "Metric", "mAP micro")
+    option(page, "Order", "best first")
+    copy()
+    assert (made.metric, made.order) == ("map_micro", "score")
+    assert_shown_is_read_out(page, made)
+    option(page, "Compare with", "no augmentation")
+    copy()
+    assert made.reference == ["none", "", "", "0", ""]
+    assert_shown_is_read_out(page, made)
+    option(page, "First group", "CutMix w/o LP · 0.1–0.3")
+    option(page, "Second group", "CutMix with LP_map · 0.3–0.7 · mask shift · f = 50 % · α = 12")
+    copy()
+    assert made.pair == [["cutmix", "0.1-0.3", "", "0", ""], ["cutmix_lp_map", "0.3-0.7", "mask_shift", "0.5", "12"]]
+    assert_shown_is_read_out(page, made)
+
+
+def test_filters_and_groups_by_keyboard(shown):
+    made = ResultsExplorer(made_up(), CLASSES)
+    page, copy = shown(made)
+    summaries = page.locator(".rsbook-several > summary")
+    assert summaries.all_inner_texts() == [
+        *("method: all", "area range: all", "map noise: all", "noisy share: all"),
+        *("noise intensity: all", "seed: all", "Group by: all"),
+    ]
+    summaries.first.focus()
+    page.keyboard.press("Enter")
+    page.keyboard.press("Tab")
+    page.keyboard.press("Space")  # no augmentation, off
+    copy()
+    assert made.filters == {"method": ["cutmix", "cutmix_lp_map"]}
+    assert summaries.first.inner_text() == "method: CutMix w/o LP and CutMix with LP_map"
+    assert_shown_is_read_out(page, made)
+    page.keyboard.press("Space")
+    copy()
+    assert made.filters == {}
+
+    summaries.last.click()
+    for name in ("area range", "noisy share", "noise intensity"):
+        page.get_by_role("group", name="Group by").get_by_label(name).uncheck()
+    copy()
+    assert made.group_by == ["method", "noise"]
+    assert_shown_is_read_out(page, made)
+    page.get_by_role("group", name="Group by").get_by_role("button", name="none").click()
+    copy()
+    assert made.group_by == []
+    assert_shown_is_read_out(page, made)
+    page.get_by_role("group", name="method").get_by_role("button", name="none").click()
+    copy()
+    assert made.filters == {"method": []}
+    assert "No run is chosen" in page.inner_text(".rsbook-strips")
+    assert page.get_by_role("button", name="Download").is_disabled()
+    assert_shown_is_read_out(page, made)
+
+
+def test_the_table_has_every_seed(shown):
+    made = ResultsExplorer(made_up(), CLASSES)
+    made.reference = ["none", "", "", "0", ""]
+    page, _ = shown(made)
+    page.click(".rsbook-numbers > summary")
+    table = [row.split("\t") for row in page.inner_text("tbody").splitlines()]
+    assert table[1] == ["CutMix w/o LP · 0.1–0.3", "−1.00", "+1.00", "−0.50", "−0.17 ± 1.04"]
+    assert table[4][1:] == ["+4.00", "+1.00", "–", "+2.50 ± 2.12"]
+    assert page.locator("thead th").all_inner_texts() == ["group", "seed 42", "seed 43", "seed 44", "mean ± sd"]
+
+
+def downloaded(page):
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Download the selection (CSV)").click()
+    return download.value.suggested_filename, download.value.path().read_bytes().decode()
+
+
+def test_the_downloaded_csv_is_the_one_of_python(shown):
+    runs, _ = results.load("label_propagation/wide")
+    made = ResultsExplorer(runs, scenes.load("bluemarble").classes, name="wide")
+    page, copy = shown(made)
+    assert downloaded(page) == ("wide.csv", made.read_out_csv())
+    page.evaluate("explorer.set('filters', { method: ['cutmix', 'none'], area_range: ['', '0.1-0.3'] })")
+    copy()
+    _, text = downloaded(page)
+    assert text == made.read_out_csv()
+    assert len(text.splitlines()) == 1 + 10
+    assert_shown_is_read_out(page, made)
+
+
+PAYLOADS = (
+    "<img src=x onerror='window.__hit=1'>",
+    '"><script>window.__hit=1</script>',
+    "=cmd|'/C calc'!A0",
+    "</style>",
+)
+
+
+@pytest.mark.parametrize("payload", PAYLOADS)
+def test_text_of_strangers_is_text(shown, payload):
+    runs = runs_table(
+        rows(payload, None, [0.5, 0.6], maps=payload),
+        rows("b", SMALL, [0.5, 0.7]),
+        noisy(payload, [0.4], payload, 0.5),
+    )
+    runs = runs.assign(average_precision=[[0.1, 0.2]] * len(runs), device=payload, started=payload, commit=payload)
+    made = ResultsExplorer(runs, [payload, "other"], name="strange")
+    page, copy = shown(made)
+    option(page, "Compare with", "b · 0.1–0.3")
+    for summary in page.locator("summary").all():
+        summary.click()
+    copy()
+    assert_shown_is_read_out(page, made)
+    assert downloaded(page) == ("strange.csv", made.read_out_csv())
+    page.wait_for_timeout(50)
+    assert page.evaluate("window.__hit") is None
+    assert page.locator(".rsbook-explorer :is(img, script, style)").count() == 0
+    assert payload in page.inner_text(".rsbook-strips")
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_a_phone_shows_it_without_sideways_scrolling_in_letters_of_12_pixels(shown, theme):
+    made = ResultsExplorer(made_up(), CLASSES)
+    made.reference = ["none", "", "", "0", ""]
+    page, _ = shown(made, theme, width=390)
+    for summary in page.locator("summary").all():
+        summary.click()
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    sizes = page.locator(".rsbook-explorer *").evaluate_all(
+        "(all) => all.filter((one) => [...one.childNodes].some((node) => node.nodeType === 3 && node.data.trim()))"
+        ".map((one) => parseFloat(getComputedStyle(one).fontSize))"
+    )
+    assert min(sizes) >= 12
+    for strip in page.locator(".rsbook-group .rsbook-strip").all():
+        assert "seed" in strip.get_attribute("aria-label")
