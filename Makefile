@@ -4,13 +4,20 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: book test lab lint bench lock clean
+.PHONY: book slides dist test lab lint bench lock clean
 
 book: $(READY)  ## execute what is not up to date, then render to _build/html
 	$(BIN)/python -m rsbook run
 	$(BIN)/python -m rsbook report
 
-test: lint  ## everything: unit and property tests, all notebooks in smoke, the book built from them
+slides: $(READY)  ## chapters as slides in _build/slides: make slides CHAPTER=label_propagation/3_method; all without it
+	$(BIN)/python -m rsbook run $(CHAPTER)
+	$(BIN)/python -m rsbook slides $(CHAPTER)
+
+dist: book  ## the pages as one zip file in _build
+	$(BIN)/python -m rsbook dist
+
+test: lint .venv/browser  ## everything: unit and property tests, all notebooks in smoke, the book built from them
 	$(BIN)/python -m pytest
 
 lab: $(READY)  ## JupyterLab on the notebooks
@@ -32,7 +39,11 @@ lock: $(READY)  ## resolve the lock files anew, after a change of pyproject.toml
 	$(LOCK) --extra bench -c requirements.lock -o benchmarks/requirements.lock
 
 clean:  ## all that is made again in minutes; the environment and the records of training runs stay
-	rm -rf _build book/_executed book/assets/vendor .pytest_cache .ruff_cache .hypothesis
+	rm -rf _build book/_executed book/_generated book/assets/vendor .pytest_cache .ruff_cache .hypothesis
+
+.venv/browser: $(READY)
+	$(BIN)/python tests/browser.py
+	@touch $@
 
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \

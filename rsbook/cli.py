@@ -1,4 +1,6 @@
-"""The front door: `python -m rsbook data` gets archives ready, `run` executes notebooks, `report` renders the book."""
+"""The front door: `python -m rsbook data` gets archives ready, `run` executes notebooks, `report` renders the book;
+`slides` and `dist` make more of it.
+"""
 
 import argparse
 import difflib
@@ -16,6 +18,8 @@ examples:
   python -m rsbook run "*/5a*" -p seeds="[1, 2, 3]" -p device=cuda
   python -m rsbook run --dry-run                               what would run, and why
   python -m rsbook report                                      the pages, in _build/html
+  python -m rsbook slides label_propagation/3_method           a chapter as slides, in _build/slides
+  python -m rsbook dist                                        the pages as one zip file, in _build
   python -m rsbook data --help                                 archives: list, card, prepare, check
 
 exit codes: 0 all fine · 1 a notebook or the rendering failed · 2 wrong usage or parameters · 130 interrupted
@@ -89,6 +93,12 @@ def _parser():
     run.add_argument("--dry-run", action="store_true", help="list what would run and why, run nothing")
     report = commands.add_parser("report", help="render the book from the executed notebooks")
     report.add_argument("--out", metavar="DIR", help="where the pages go; default: _build/html")
+    slides = commands.add_parser("slides", help="turn executed notebooks into slides")
+    slides.add_argument(
+        "patterns", nargs="*", metavar="CHAPTER", help="<work>/<name> or a glob pattern of it; default: all"
+    )
+    slides.add_argument("--out", metavar="DIR", help="where the slides go; default: _build/slides")
+    commands.add_parser("dist", help="zip the rendered pages")
     _add_data(commands)
     return parser
 
@@ -124,11 +134,14 @@ def _run(arguments, root):
     return 1 if failed else 0
 
 
-def _report(arguments, root):
-    from rsbook import report
+def _make(arguments, root):
+    from rsbook import dist, report, slides
 
     try:
-        print(report.render(root=root, out=arguments.out))
+        if arguments.command == "slides":
+            print(*slides.build(arguments.patterns, root, arguments.out), sep="\n")
+        else:
+            print(dist.pack(root) if arguments.command == "dist" else report.render(root=root, out=arguments.out))
     except report.ReportError as error:
         print(f"rsbook: {error}", file=sys.stderr)
         return 1
@@ -189,7 +202,7 @@ def main(argv=None, root=batch.ROOT):
         signal.signal(signal.SIGTERM, signal.default_int_handler)
     arguments = _parser().parse_args(argv)
     try:
-        return {"run": _run, "report": _report, "data": _data}[arguments.command](arguments, root)
+        return {"run": _run, "data": _data}.get(arguments.command, _make)(arguments, root)
     except batch.BatchError as error:
         print(f"rsbook: {error}", file=sys.stderr)
         return 2 if isinstance(error, batch.UsageError) else 1

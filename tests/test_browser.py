@@ -112,7 +112,9 @@ def test_only_this_machine_and_files_are_reached():
 
 
 def test_a_page_tells_what_goes_wrong(tmp_path):
-    (tmp_path / "a.html").write_text("<img src='https://img.example/a.png'><script src='lost.js'></script><script>x()</script>")
+    (tmp_path / "a.html").write_text(
+        "<img src='https://img.example/a.png'><script src='lost.js'></script><script>x()</script>"
+    )
     with browser.launch() as running, browser.launch() as again:
         assert again is running
         with browser.offline_page(running, viewport={"width": 390, "height": 844}) as (page, problems):

@@ -7,7 +7,7 @@ import sys
 import pytest
 from zoo import FIRST, FakePapermill, make_root, notebook, write
 
-from rsbook import batch, cli, report
+from rsbook import batch, cli, dist, report, slides
 
 
 @pytest.fixture
@@ -163,6 +163,34 @@ def test_a_report_that_fails_gives_1(root, monkeypatch, capsys):
     monkeypatch.setattr(report, "render", fails)
     assert cli.main(["report"], root) == 1
     assert capsys.readouterr().err == "rsbook: a page is missing\n"
+
+
+def test_slides_and_zip_are_made(root, monkeypatch, capsys, tmp_path):
+    asked = []
+    monkeypatch.setattr(slides, "build", lambda *arguments: asked.append(arguments) or [tmp_path / "a", tmp_path / "b"])
+    monkeypatch.setattr(dist, "pack", lambda root: asked.append(root) or tmp_path / "c.zip")
+    assert cli.main(["slides"], root) == 0
+    assert cli.main(["slides", "w/a", "--out", "there"], root) == 0
+    assert cli.main(["dist"], root) == 0
+    assert asked == [([], root, None), (["w/a"], root, "there"), root]
+    both = f"{tmp_path / 'a'}\n{tmp_path / 'b'}\n"
+    assert capsys.readouterr().out == f"{both}{both}{tmp_path / 'c.zip'}\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["slides", "w/a"], 1, "w/a.ipynb is missing; make it with: python -m rsbook run w/a"),
+        (["slides", "w/c"], 2, "no notebook matches 'w/c'"),
+        (["dist"], 1, "make them with: python -m rsbook report"),
+    ],
+)
+def test_what_slides_and_zip_lack_is_told(root, capsys, arguments, code, message):
+    assert cli.main(arguments, root) == code
+    said = capsys.readouterr()
+    assert message in said.err
+    assert said.err.count("\n") == 1
+    assert said.out == ""
 
 
 def test_help_shows_examples():
