@@ -28,6 +28,7 @@ SHARED = {  # what every notebook depends on
 }
 # They run and render pages, and prepare archives: no page depends on them.
 NOT_IN_A_PAGE = {"__main__.py", "batch.py", "cli.py", "filling.py", "parameters.py", "preparing.py", "report.py"}
+NOT_IN_A_PAGE |= {"dist.py", "pages.py", "slides.py", "sphinx_launch.py", "sphinx_pages.py"}
 REASONS = {"sources": "rsbook sources", "lock": "lock file"}
 BANNER = "papermill-error-cell-tag"  # papermill's own tag
 
@@ -251,6 +252,9 @@ def _stamp(temporary, path, record, root):
     output = path.resolve().relative_to(root).as_posix() if inside else f"{record['name']}.ipynb"
     notebook["metadata"]["papermill"] |= {"input_path": f"notebooks/{record['name']}.ipynb", "output_path": output}
     notebook["metadata"]["rsbook"] = record
+    for cell in notebook["cells"]:
+        if cell["cell_type"] == "markdown":  # the page lies inside book/, its source beside it
+            cell["source"] = "".join(cell["source"]).replace("](../../book/", "](../../")
     # the project first, as it may lie in the home folder; "/" as a home would match every path; never inside a longer
     # word, so that embedded pictures stay whole
     folders = {str(root): ".", str(Path.home()): "~"}

@@ -7,8 +7,11 @@ seed, or in the smoke preset, whose numbers mean nothing.
 
 from __future__ import annotations
 
+import dataclasses
 import html
+import json
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 
@@ -38,6 +41,7 @@ from rsbook.comparisons import (
 HOLDS, FAILS, OPEN = "holds", "fails", "open"
 
 Differences = Mapping[str, pd.Series]  # one value a seed, for each case that a claim speaks of
+Numbers = Mapping[str, float | None]  # what the paper prints for each case, in points
 
 
 def verdict(differences: pd.Series) -> str:
@@ -62,18 +66,24 @@ def verdict_within(bound: float) -> Callable[[pd.Series], str]:
 
 
 def claims_table(frame: pd.DataFrame, where: str) -> figures.Html:
-    """The claims in the book's table style; each is also left for the part page, which shows them all."""
+    """The claims in the book's table style; each is also left for the part page and, all of them with their facts, for
+    the claims page (rsbook/pages.py).
+    """
     for row in frame.itertuples():
         if row.number:
             said = f'{html.escape(row.here)} <span class="verdict-{row.verdict}">{row.verdict}</span>'
             figures.share(f"claim_{row.number}", figures.Html(said, text=f"{row.here}: {row.verdict}"))
-    return figures.draw_table(
-        frame.drop(columns="number"),
+    shown = frame.drop(columns=["number", "metric"], errors="ignore")
+    table = figures.draw_table(
+        shown,
         name="claims",
         published=["paper"],
-        caption=f"Claims: differences in points of mAP macro (micro where said), mean ± standard deviation over seeds; "
-        f"{where}. A claim about several cases is as good as its worst.",
+        caption="Claims: points of mAP macro (micro where said), mean ± standard deviation over n seeds; "
+        f"{where}. A claim about several cases is as good as its worst."
+        + (" The difference is ours less the paper's." if "difference" in shown else ""),
     )
+    facts = {"rsbook": "claims", "where": where, "rows": json.loads(frame.to_json(orient="records"))}
+    return dataclasses.replace(table, data=facts)
 
 
 def reliable_maps(runs: pd.DataFrame, preset: str) -> pd.DataFrame:
@@ -88,25 +98,30 @@ def reliable_maps(runs: pd.DataFrame, preset: str) -> pd.DataFrame:
                 "1",
                 "Label propagation is above CutMix w/o LP for every box range",
                 {text: gains(runs, LP, PLAIN, text) for text in ranges},
-                {text: printed(published_gain(text)) for text in ranges},
+                {text: published_gain(text) for text in ranges},
             ),
             _claim(
                 "1_micro",
                 "Label propagation is above CutMix w/o LP, in mAP micro",
                 {LARGE: gains(runs, LP, PLAIN, LARGE, micro)},
-                f"{paper_micro[LP] - paper_micro[PLAIN]:+.2f} (Table V)",
+                "{} (Table V)",
+                {LARGE: paper_micro[LP] - paper_micro[PLAIN]},
+                metric=micro,
             ),
             _claim(
                 "4",
                 "CutMix w/o LP is above no augmentation",
                 {LARGE: scores(runs, PLAIN, LARGE) - scores(runs, NONE)},
-                printed(published_score(PLAIN, LARGE) - published_score(NONE)),
+                "{}",
+                {LARGE: published_score(PLAIN, LARGE) - published_score(NONE)},
             ),
             _claim(
                 "4_micro",
                 "CutMix w/o LP is above no augmentation, in mAP micro",
                 {LARGE: scores(runs, PLAIN, LARGE, micro) - scores(runs, NONE, metric=micro)},
-                f"{paper_micro[PLAIN] - paper_micro[NONE]:+.2f} (Table V)",
+                "{} (Table V)",
+                {LARGE: paper_micro[PLAIN] - paper_micro[NONE]},
+                metric=micro,
             ),
             _claim(
                 "2",
@@ -118,7 +133,8 @@ def reliable_maps(runs: pd.DataFrame, preset: str) -> pd.DataFrame:
                 "3",
                 "The larger the boxes, the larger the gain: by how much it grows from 0.1–0.3 to 0.3–0.7",
                 {"": growth},
-                f"{published_gain(LARGE) - published_gain(SMALL):+.2f}, but not steadily over the five ranges",
+                "{}, but not steadily over the five ranges",
+                {"": published_gain(LARGE) - published_gain(SMALL)},
             ),
         ],
         preset,
@@ -136,20 +152,24 @@ def map_noise(runs: pd.DataFrame, kind: str, preset: str) -> pd.DataFrame:
     said = published.table("label_propagation/figure_4").query("noise == @kind")
     numbers = {row.quantity: (row.relation, row.value) for row in said.itertuples() if pd.notna(row.value)}
     words = "; ".join(dict.fromkeys(said["effect"]))
+    known = {}
     if "gain_over_cutmix" in numbers:
-        theirs = "{} {:+.1f}".format(*numbers["gain_over_cutmix"])
+        relation, value = numbers["gain_over_cutmix"]
+        theirs = f"{relation} {value:+.1f}"
+        known = {} if relation.startswith("at ") else {"": value}  # a bound is no number to subtract
     elif "map_macro" in numbers:  # of the worst level
-        theirs = f"{signed(numbers['map_macro'][1] - published_score(PLAIN, LARGE))} at the worst"
+        theirs, known = "{} at the worst", {"": numbers["map_macro"][1] - published_score(PLAIN, LARGE)}
     else:
         theirs = f"no number; {words}"
     above = "label propagation stays above CutMix w/o LP"
     rows = [
-        _claim(f"5_{kind}", f"With noise of {level_text(strongest)}, {above}", {"": lead[strongest]}, theirs),
+        _claim(f"5_{kind}", f"With noise of {level_text(strongest)}, {above}", {"": lead[strongest]}, theirs, known),
         _claim(
             f"5_{kind}_micro",
             f"With noise of {level_text(strongest)}, {above}, in mAP micro",
             {"": noise_lead(runs, kind, strongest, "map_micro")},
             "not printed",
+            metric="map_micro",
         ),
     ]
     if weaker:
@@ -163,7 +183,7 @@ def map_noise(runs: pd.DataFrame, kind: str, preset: str) -> pd.DataFrame:
     if "change_to_clean_maps" in numbers:
         bound = numbers["change_to_clean_maps"][1]
         change = f"Noise of {level_text(strongest)} changes the score by at most {bound} points (mean ± standard error)"
-        rows.append(_claim("", change, {"": -cost[strongest]}, f"at most {bound}", verdict_within(bound)))
+        rows.append(_claim("", change, {"": -cost[strongest]}, f"at most {bound}", judge=verdict_within(bound)))
     return _frame(rows, preset)
 
 
@@ -188,7 +208,7 @@ def thematic_product(runs: pd.DataFrame, preset: str, maps: str) -> pd.DataFrame
             "6",
             "Explanation masks do better than the thematic product as a map",
             {text: scores(runs, XAI, text) - scores(runs, LP, text, maps=maps) for text in ranges},
-            {text: printed(published_gain(text, XAI, LP, table)) for text in ranges},
+            {text: published_gain(text, XAI, LP, table) for text in ranges},
         ),
         _claim(
             "6_micro",
@@ -198,12 +218,13 @@ def thematic_product(runs: pd.DataFrame, preset: str, maps: str) -> pd.DataFrame
                 for text in ranges
             },
             "not printed",
+            metric="map_micro",
         ),
         _claim(
             "",
             "Label propagation from the thematic product is above CutMix w/o LP",
             {text: scores(runs, LP, text, maps=maps) - scores(runs, PLAIN, text) for text in ranges},
-            {text: printed(published_gain(text, LP, PLAIN, table)) for text in ranges},
+            {text: published_gain(text, LP, PLAIN, table) for text in ranges},
         ),
     ]
     return _frame(rows, preset)
@@ -218,18 +239,24 @@ def explanation_masks(runs: pd.DataFrame, preset: str) -> pd.DataFrame:
             f"9{suffix}",
             f"Label propagation from explanation masks is above CutMix w/o LP{where}",
             {text: gains(runs, XAI, PLAIN, text, metric) for text in ranges},
-            theirs,
+            *theirs,
+            metric=metric,
         )
         for suffix, where, metric, theirs in (
-            ("", "", "map_macro", {text: printed(published_gain(text, XAI)) for text in ranges}),
-            ("_micro", ", in mAP micro", "map_micro", f"{signed(micro[XAI] - micro[PLAIN])} at 0.3–0.7 (Table V)"),
+            ("", "", "map_macro", [{text: published_gain(text, XAI) for text in ranges}]),
+            (
+                "_micro",
+                ", in mAP micro",
+                "map_micro",
+                ["{} at 0.3–0.7 (Table V)", {LARGE: micro[XAI] - micro[PLAIN]}],
+            ),
         )
     ]
     reference = _claim(
         "10",
         "Reliable maps do better than explanation masks",
         {text: gains(runs, LP, XAI, text) for text in ranges},
-        {text: printed(published_gain(text, LP, XAI)) for text in ranges},
+        {text: published_gain(text, LP, XAI) for text in ranges},
     )
     return _frame([*rows, reference] if LP in set(runs["method"]) else rows, preset)
 
@@ -256,7 +283,7 @@ def pretraining_quality(runs: pd.DataFrame, preset: str) -> pd.DataFrame:
     return _frame(
         [
             _claim("7", claim, cases, "already with masks of a network of about 30 % mAP"),
-            _claim("7_micro", f"{claim}, in mAP micro", micro, "not printed"),
+            _claim("7_micro", f"{claim}, in mAP micro", micro, "not printed", metric="map_micro"),
             _claim(
                 "",
                 "The better the first network, the better the second: the whole training against the shortest",
@@ -280,12 +307,11 @@ def other_augmentations(runs: pd.DataFrame, preset: str) -> pd.DataFrame:
                 - scores(runs, other, LARGE if other == "cutout" else "", metric)
                 for other in others
             }
-            theirs = {
-                f"over {figures.METHOD_NAMES[o]}": printed(paper[metric][method] - paper[metric][o]) for o in others
-            }
+            theirs = {f"over {figures.METHOD_NAMES[o]}": paper[metric][method] - paper[metric][o] for o in others}
             text = f"{figures.METHOD_NAMES[method]} is above each other augmentation"
             number = {LP: "8", XAI: "8_xai"}[method] + ("_micro" if metric == "map_micro" else "")
-            rows.append(_claim(number, text + (", in mAP micro" if "micro" in metric else ""), lead, theirs))
+            text += ", in mAP micro" if "micro" in metric else ""
+            rows.append(_claim(number, text, lead, theirs, metric=metric))
     return _frame(rows, preset)
 
 
@@ -310,11 +336,11 @@ def beyond_the_paper(runs: pd.DataFrame, rare: Sequence[int], preset: str) -> pd
         ("b_gain", "Label propagation lifts FMix as well", blobs, "fmix", "map_macro"),
         ("b_gain_micro", "Label propagation lifts FMix as well, in mAP micro", blobs, "fmix", "map_micro"),
     )
-    rows = [
-        _claim(f"beyond_{key}", claim, {"": scores(runs, new, LARGE, metric) - scores(runs, old, LARGE, metric)}, "")
-        for key, claim, new, old, metric in cases
-    ]
-    return _frame(rows, preset).drop(columns="paper")
+    rows = []
+    for key, claim, new, old, metric in cases:
+        lead = scores(runs, new, LARGE, metric) - scores(runs, old, LARGE, metric)
+        rows.append(_claim(f"beyond_{key}", claim, {"": lead}, "", metric=metric))
+    return _frame(rows, preset).drop(columns=["paper", "difference"])
 
 
 def _frame(rows: list[dict[str, str]], preset: str) -> pd.DataFrame:
@@ -326,18 +352,36 @@ def _claim(
     number: str,
     claim: str,
     differences: Differences,
-    paper: str | Mapping[str, str],
+    paper: str | Numbers,
+    known: Numbers | None = None,
+    *,
     judge: Callable[[pd.Series], str] = verdict,
-) -> dict[str, str]:
-    found = {judge(values) for values in differences.values()}
-    theirs = paper if isinstance(paper, str) else "; ".join(_at(value, text) for text, value in paper.items())
+    metric: str = "map_macro",
+) -> dict[str, Any]:
+    """A row of claims. paper: the paper's numbers by case; or what to say, {} standing for the one number `known`."""
+    if isinstance(paper, str):
+        known = known or {}
+        theirs = paper.format(*map(printed, known.values()))
+    else:
+        known = paper
+        theirs = "; ".join(_at(printed(value), text) for text, value in paper.items())
+    judged = {judge(values) for values in differences.values()}
     return {
         "number": number,
         "claim": claim,
         "here": "; ".join(_at(points(values), text) for text, values in differences.items()) or "not run",
+        "n": min((int(values.count()) for values in differences.values()), default=0),
         "paper": theirs,
-        "verdict": next((v for v in (FAILS, OPEN, HOLDS) if v in found), OPEN),
+        "difference": _less(differences, known),
+        "verdict": next((v for v in (FAILS, OPEN, HOLDS) if v in judged), OPEN),
+        "metric": metric,
     }
+
+
+def _less(differences: Differences, known: Numbers) -> str:
+    """Ours less the paper's, by case; "–" where one of them is missing."""
+    found = {text: 100 * differences[text].mean() - value for text, value in known.items() if value is not None}
+    return "; ".join(_at(signed(value), text) for text, value in found.items() if pd.notna(value)) or "–"
 
 
 def _ranges(runs: pd.DataFrame) -> list[str]:

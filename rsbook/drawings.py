@@ -20,7 +20,7 @@ from rsbook import figures
 from rsbook.archives import bluemarble
 from rsbook.figures import Html, listed
 from rsbook.mixing import Mixed, fmix
-from rsbook.positions import to_reference_maps
+from rsbook.positions import count, to_reference_maps
 from rsbook.scenes import Scenes
 
 Theme = Mapping[str, str]
@@ -42,12 +42,11 @@ def draw_gallery(data: Scenes, indices: Sequence[int], columns: int = 6) -> Html
         _class_legend(figure, data, theme)
         return figure
 
-    labels = pd.DataFrame(data.labels[list(indices)].int().numpy(), columns=data.classes)
     return figures.show(
         draw,
         alt=f"{len(indices)} satellite scenes in rows, each above its land-cover map in the colours of the legend.",
         caption="Training scenes (above) and their reference maps (below, titled with the labels of the scene).",
-        data=labels.assign(scene=list(indices)),
+        data=_class_pixels(data, data.labels[list(indices)], data.positions[list(indices)]).assign(scene=list(indices)),
         name="gallery",
         vector=False,
     )
@@ -175,7 +174,15 @@ def draw_masks(data: Scenes, scenes: Sequence[int], activations: Tensor, masks: 
         "it, and where the reference map has the class.",
         caption="After Figure 5 of the paper, with real scenes. A column is a class of a scene's label: activation, "
         "explanation mask, and the reference map's pixels of that class, which the network never saw.",
-        data=pd.DataFrame([{"scene": scenes[j], "class": data.classes[c]} for j, c in pairs]),
+        data=pd.DataFrame(
+            {
+                "scene": scenes[j],
+                "class": data.classes[c],
+                "mask_pixels": int((masks[j] >> c & 1).sum()),
+                "map_pixels": None if data.positions is None else int((data.positions[scenes[j]] >> c & 1).sum()),
+            }
+            for j, c in pairs
+        ),
         name="masks",
         vector=False,
     )
@@ -213,7 +220,7 @@ def draw_blobs(
         alt=f"{columns} mixtures of two satellite scenes, with curved outlines, above their mixed land-cover maps.",
         caption="Mixtures with blobs: inside the outline is the partner. Below the mixed maps, titled with the "
         "propagated labels.",
-        data=pd.DataFrame(mixed.labels[:columns].int().numpy(), columns=data.classes),
+        data=_class_pixels(data, mixed.labels[:columns], mixed.positions[:columns]),
         name="blobs",
         vector=False,
     )
@@ -266,16 +273,9 @@ def draw_class_frequencies(data: Scenes) -> Html:
     def draw(theme: Theme) -> Figure:
         figure, ax = figures.axes(theme, height=3.2)
         place = np.arange(len(data.classes))
+        style = {"color": figures.class_colours(data.classes), "edgecolor": theme["ink"], "linewidth": 0.6}
         for k, values in enumerate(share.values()):
-            ax.bar(
-                place + 0.27 * (k - 1),
-                values,
-                0.25,
-                color=figures.class_colours(data.classes),
-                alpha=(1, 0.75, 0.5)[k],
-                edgecolor=theme["ink"],
-                linewidth=0.6,
-            )
+            ax.bar(place + 0.27 * (k - 1), values, 0.25, alpha=(1, 0.75, 0.5)[k], **style)
         ax.set_xticks(place, ["\n".join(c.split()) for c in data.classes], fontsize=8)
         ax.set_ylabel("scenes with the class, %")
         return figure
@@ -323,6 +323,12 @@ def draw_world(folder: Path, step: int = 5) -> Html:
 def _grid(rows: int, columns: int, width: float, height: float) -> tuple[Figure, Any]:
     figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
     return figure, figure.subplots(rows, columns, squeeze=False)
+
+
+def _class_pixels(data: Scenes, labels: Tensor, bits: Tensor) -> pd.DataFrame:
+    """Labels (n,L), and how many pixels of the class positions (n,H,W) hold each class, a row an image."""
+    pixels = pd.DataFrame(count(bits, len(data.classes)).numpy(), columns=[f"{name}_pixels" for name in data.classes])
+    return pd.DataFrame(labels.int().numpy(), columns=data.classes).join(pixels)
 
 
 def _show_image(ax: Any, data: Scenes, image: int | Tensor) -> None:

@@ -6,6 +6,7 @@ import base64
 import html
 import io
 import itertools
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -58,6 +59,9 @@ METHOD_NAMES = {
     "fmix_lp_map": "FMix with LP_map",
 }
 VERDICTS = ("holds", "fails", "open")
+# Where an output's metadata hold the facts behind it. Not a form of its own: JupyterLab would show application/json in
+# place of the HTML, and myst-nb warns of every form that it does not know.
+FACTS = "rsbook"
 
 # Where there is no book theme around (JupyterLab, other viewers) the wrong one of the two images must be hidden here.
 _STYLE = (
@@ -69,13 +73,21 @@ _STYLE = (
 
 @dataclass(frozen=True)
 class Html:
-    """A piece of page that a notebook shows as it is; where only text can be shown, its `text`."""
+    """A piece of page that a notebook shows as it is; where only text can be shown, its `text`.
+
+    data: what programs read of it, kept in the executed notebook as the output's metadata; never shown.
+    """
 
     html: str
     text: str
+    data: Mapping[str, Any] | None = None
 
     def _repr_html_(self) -> str:
         return self.html
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> tuple[dict[str, Any], dict[str, Any]]:
+        """What IPython adds to the other two forms, and to the output's metadata."""
+        return {}, {} if self.data is None else {FACTS: json.loads(json.dumps(self.data))}
 
     def __repr__(self) -> str:
         return self.text
@@ -86,7 +98,7 @@ def show(
     *,
     alt: str,
     caption: str,
-    data: pd.DataFrame | None = None,
+    data: pd.DataFrame,
     name: str = "figure",
     vector: bool = True,
 ) -> Html:
@@ -101,9 +113,9 @@ def show(
     images = "".join(
         f'<img class="only-{theme}" alt="{html.escape(alt)}" src="{_image(draw, theme, vector)}">' for theme in THEMES
     )
-    link = "" if data is None else f" {_csv_link(data, name)}"
+    caption = f"{html.escape(caption)} {_csv_link(data, name)}"
     return Html(
-        f'{_STYLE}<figure class="rsbook-figure">{images}<figcaption>{html.escape(caption)}{link}</figcaption></figure>',
+        f'{_STYLE}<figure class="rsbook-figure">{images}<figcaption>{caption}</figcaption></figure>',
         text=alt,
     )
 
@@ -119,7 +131,7 @@ def draw_table(
     """A table in the book's one style, numbers as given, with a link to `data` (default: the frame itself) as CSV.
 
     Columns named in `published` hold the paper's own numbers and are marked so. Cells that say "holds", "fails" or
-    "open" are set as verdicts; missing values are shown as –.
+    "open" are set as verdicts, those that are `Html` as they are; missing values are shown as –.
     """
     published = set(published)
     kinds = {
@@ -224,12 +236,14 @@ def _csv_link(frame: pd.DataFrame, name: str) -> str:
 
 def _cell(value: Any, kind: str, first: bool) -> str:
     text = "–" if pd.isna(value) else str(value)
+    shown = value.html if isinstance(value, Html) else html.escape(text)
     tag = "th" if first else "td"
-    return f"<{tag}{_class(f'verdict-{text}' if text in VERDICTS else kind)}>{html.escape(text)}</{tag}>"
+    return f"<{tag}{_class(f'verdict-{text}' if text in VERDICTS else kind)}>{shown}</{tag}>"
 
 
 def _is_text(value: Any) -> bool:
-    return isinstance(value, str) and value not in VERDICTS and any(character.isalpha() for character in value)
+    text = value.text if isinstance(value, Html) else value
+    return isinstance(text, str) and text not in VERDICTS and any(character.isalpha() for character in text)
 
 
 def _class(name: str) -> str:

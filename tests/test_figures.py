@@ -1,9 +1,11 @@
 import base64
+import html
 import io
 import re
 
 import pandas as pd
 import pytest
+from IPython.core.formatters import DisplayFormatter
 
 from rsbook import figures, label_propagation
 
@@ -17,7 +19,8 @@ def one_line(theme):
 
 
 def show(**changes):
-    return figures.show(one_line, **{"alt": "A single line that rises.", "caption": "A line.", **changes})
+    given = {"alt": "A single line that rises.", "caption": "A line.", "data": pd.DataFrame({"x": [1]}), **changes}
+    return figures.show(one_line, **given)
 
 
 def images(page):
@@ -50,6 +53,11 @@ def test_a_figure_without_words_is_refused(empty):
         show(**empty)
 
 
+def test_a_figure_without_its_numbers_is_refused():
+    with pytest.raises(TypeError, match="data"):
+        figures.show(one_line, alt="A single line that rises.", caption="A line.")
+
+
 def test_the_data_behind_a_figure_is_its_csv():
     data = pd.DataFrame({"x": [1, 2], "name": ["a,b", 'c"d']})
     name, text = csv_of(show(data=data, name="numbers"))
@@ -76,6 +84,21 @@ def test_a_table_marks_the_papers_numbers_verdicts_and_gaps():
     assert '<th class="text">a</th>' in page.html
     assert "80.0" in repr(page)
     assert "<" not in repr(page)
+
+
+def test_a_cell_may_be_a_piece_of_page():
+    link = figures.Html(f'<a href="a.html">{html.escape(PAYLOAD)}</a>', text=PAYLOAD)
+    page = figures.draw_table(pd.DataFrame({"page": [link], "n": [3]}), caption="Pages.")
+    assert '<th class="text"><a href="a.html">&lt;img' in page.html
+    assert csv_of(page)[1] == 'page,n\n"<img src=x onerror=alert(1)>""&",3\n'
+
+
+def test_facts_go_beside_what_is_shown_and_never_in_its_place():
+    shown = figures.Html("<p>Receipt</p>", text="Receipt", data={"seeds": [42], "level": (0.1, None)})
+    forms, metadata = DisplayFormatter().format(shown)
+    assert forms == {"text/html": "<p>Receipt</p>", "text/plain": "Receipt"}
+    assert metadata == {"rsbook": {"seeds": [42], "level": [0.1, None]}}
+    assert DisplayFormatter().format(figures.Html("<p>", text="")) == ({"text/html": "<p>", "text/plain": ""}, {})
 
 
 def test_a_table_may_link_to_other_data_than_it_shows():

@@ -2,6 +2,7 @@ import getpass
 import json
 import re
 import shlex
+from datetime import datetime
 from pathlib import Path
 
 import pandas as pd
@@ -9,6 +10,7 @@ import pytest
 from zoo import make_root, notebook
 
 from rsbook import receipts
+from rsbook.figures import FACTS
 
 GIVEN = {"preset": "quick", "seeds": [42, 43], "device": "cpu", "data_root": None}
 PARAMETERS = 'preset: str = "quick"\nseeds: list[int] | None = None\ndevice: str = "auto"\ndata_root: str | None = None'
@@ -56,6 +58,38 @@ def test_a_receipt_says_what_made_the_page(tiny_scenes, runs):
     assert "torch" in facts["Versions"]
     assert facts["Versions of the runs"] == "Python 3.11.7, torch 2.11; Python 3.11.7, torch 2.15"
     assert "New &lt;processor&gt;" in page.html
+
+
+def test_a_receipt_is_there_for_programs_too(tiny_scenes, runs):
+    page = receipts.receipt("work/page", GIVEN | {"seeds": [42]}, tiny_scenes, runs)
+    data = page._repr_mimebundle_()[1][FACTS]
+    assert data == json.loads(json.dumps(page.data))
+    assert (data["rsbook"], data["notebook"], data["preset"]) == ("receipt", "work/page", "quick")
+    assert data["parameters"] == {"preset": "quick", "seeds": [42], "device": "cpu"}
+    assert (data["dataset"], data["checksum"]) == ("tiny", tiny_scenes.checksum)
+    assert data["seeds"] == [42, 43]  # those of the runs
+    assert data["command"] in repr(page)
+    assert {"commit", "uncommitted_changes", "device", "system", "python", "versions"} < set(data)
+    assert datetime.fromisoformat(data["made"]).utcoffset().total_seconds() == 0
+    assert data["seconds"] > 0
+    behind = data["runs"]
+    assert (behind["total"], behind["fresh"], behind["read"], behind["seconds"]) == (2, 1, 1, 122)
+    assert behind["records"] == {"a": 61, "b": 61}
+
+
+def test_a_page_without_training_has_the_seeds_of_its_parameters(tiny_scenes):
+    page = receipts.receipt("work/page", GIVEN, tiny_scenes)
+    facts = dict(line.split(": ", 1) for line in repr(page).splitlines())
+    assert (facts["Preset"], facts["Seeds"]) == ("quick", "42, 43")
+    assert page.data["runs"] is None
+    without = receipts.receipt("work/page", GIVEN | {"seeds": None}, tiny_scenes)
+    assert "Seeds: none of its own" in repr(without)
+
+
+def test_a_receipt_is_folded(tiny_scenes):
+    assert receipts.receipt("work/page", GIVEN, tiny_scenes).html.startswith(
+        '<details class="rsbook-receipt"><summary>'
+    )
 
 
 def test_the_line_that_makes_the_page_again_is_read_by_the_command_line(tiny_scenes):

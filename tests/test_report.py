@@ -4,8 +4,9 @@ import json
 import sys
 
 import pytest
+from zoo import FIRST, make_root, notebook, write
 
-from rsbook import report
+from rsbook import batch, report
 
 DONE = {"papermill": {"exception": None, "end_time": "2026-01-01T00:00:00"}}
 PAGE = "_executed/label_propagation/3_method"
@@ -29,8 +30,7 @@ def book(tmp_path):
     (tmp_path / "book" / "package.json").write_text("{}")
     (tmp_path / "book" / "package-lock.json").write_text("{}")
     (tmp_path / "book" / "intro.md").write_text("# Intro\n")
-    vendor_stamp = report._sha256(b"{}" + json.dumps(report.ASSETS).encode())
-    (vendor / "STAMP").write_text(vendor_stamp)
+    (vendor / "STAMP").write_text(report._vendor_stamp(tmp_path / "book"))
     return tmp_path
 
 
@@ -60,7 +60,7 @@ def npm(monkeypatch):
         calls.append(sorted(path.name for path in folder.iterdir()))
         for source in report.ASSETS:
             path = folder / "node_modules" / source
-            path = path if path.suffix == ".js" or path.name == "LICENSE" else path / "inside"
+            path = path if path.suffix in {".js", ".css", ".woff2"} or path.name == "LICENSE" else path / "inside"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text("asset")
 
@@ -196,8 +196,19 @@ def test_assets_are_fetched_once_for_a_lock(book, npm):
     report.fetch_assets(book)
     assert npm == [["package-lock.json", "package.json"]]
     assert (vendor / "mathjax" / "tex-mml-chtml.js").is_file()
+    assert (vendor / "require.js").is_file()
+    assert (vendor / "tools" / "reveal.js" / "reveal.js").is_file()
+    assert "define(" in (vendor / "anywidget.js").read_text()
     assert not (vendor / "old.js").exists()
     assert list((book / "_build").iterdir()) == []
+
+
+def test_a_newer_anywidget_brings_its_module(book, npm, monkeypatch):
+    version = report.importlib.metadata.version
+    newer = {"anywidget": "99.0"}
+    monkeypatch.setattr(report.importlib.metadata, "version", lambda name: newer.get(name) or version(name))
+    report.fetch_assets(book)
+    assert len(npm) == 1
 
 
 def test_assets_that_fail_leave_those_that_were_there(book, monkeypatch):
@@ -240,6 +251,26 @@ def test_rendering_is_skipped_until_something_changes(book, jupyter_book):
     (book / "_config.yml").write_text("title: Changed\n")
     report.render(book)
     assert len(jupyter_book.calls) == 3
+
+
+def test_a_page_that_goes_stale_is_rendered_again_and_then_left_alone(book, jupyter_book):
+    """`book` has no sources: those of another tree say whether its pages are stale."""
+    project = make_root(book / "project", label_propagation__3_method=notebook(FIRST))
+    source, shared = batch.read("label_propagation/3_method", project), batch.shared_hashes(project)
+    write_notebook(book, DONE | {"rsbook": {"parameters": {}, **batch.fingerprint(source, {}, shared)}})
+    for calls in (1, 1):
+        report.render(book, project=project)
+        assert len(jupyter_book.calls) == calls
+    badges = book / "book" / "_generated" / "badges.json"
+    assert json.loads(badges.read_text()) == {}
+    write(project, "label_propagation/3_method", notebook(FIRST, "1 + 1"))
+    for calls in (2, 2):
+        report.render(book, project=project)
+        assert len(jupyter_book.calls) == calls
+    assert list(json.loads(badges.read_text())) == [PAGE]
+    report.render(book)  # nothing to compare with
+    assert "1 unknown" in (book / "book" / "_generated" / "status.md").read_text()
+    assert json.loads(badges.read_text()) == {}
 
 
 def test_pages_of_an_earlier_book_do_not_stay(book, jupyter_book, tmp_path):
