@@ -33,12 +33,49 @@ def test_source_is_stripped_and_tells_its_story_in_order(name):
     assert not any(cell["outputs"] or cell["execution_count"] for cell in code)
     first = source(found[0])
     assert first.startswith("# ")
-    for part in ("**Question.**", "**The paper's", "**What to expect.**"):
-        assert part in first
+    parts = ("**Question.**", "**The paper's", "**What to expect.**", "**You will be able to**", "**You need**")
+    assert sorted(parts, key=first.find) == list(parts)
+    assert first.find(parts[0]) > 0
     headings = re.findall(r"^## (.+)$", "\n".join(source(c) for c in found if c["cell_type"] == "markdown"), re.M)
     assert headings[-2:] == ["Verdict", "Exercises"]
     assert "<summary>Solutions</summary>" in source(found[-2])
     assert "receipts.receipt(" in source(found[-1])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_exercises_come_before_their_check_and_their_solutions(name):
+    exercises, check, solutions = cells(name)[-4:-1]
+    assert [cell["cell_type"] for cell in (exercises, check, solutions)] == ["markdown", "code", "markdown"]
+    text = source(exercises)
+    assert text.startswith("## Exercises\n")
+    numbers = re.findall(r"^(\d)\. \*\*", text, re.M)
+    assert numbers == [str(i) for i in range(1, len(numbers) + 1)]
+    assert 3 <= len(numbers) <= 5
+    assert re.findall(r"^(\d)\. ", source(solutions), re.M) == numbers
+    assert re.search(r"explorer|noise laboratory|box sampler", text)
+    assert "**In code.**" in text
+    assert "exercises.check_" in source(check)
+
+
+def test_titles_say_what_one_learns_and_fit_the_sidebar():
+    titles = [source(cells(name)[0]).splitlines()[0].removeprefix("# ") for name in NAMES]
+    assert len(set(titles)) == len(titles)
+    for title in titles:
+        assert re.match(r"(How|What|Why) ", title)
+        assert len(title) <= 60
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_links_lead_somewhere_from_the_source_too(name):
+    folder = (ROOT / "notebooks" / name).parent
+    text = "\n".join(source(cell) for cell in cells(name) if cell["cell_type"] == "markdown")
+    links = [link for link in re.findall(r"\]\(([^)]+)\)", text) if not link.startswith("http")]
+    assert any("book/glossary.md#" in link for link in links)
+    for link in links:
+        path, _, anchor = link.partition("#")
+        assert (folder / path).is_file(), link
+        headings = re.findall(r"^#+ (.+)$", (folder / path).read_text("utf-8"), re.M) if anchor else []
+        assert not anchor or anchor in {re.sub(r"[^\w -]", "", h).lower().replace(" ", "-") for h in headings}, link
 
 
 @pytest.mark.parametrize("name", NAMES)

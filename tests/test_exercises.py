@@ -1,0 +1,432 @@
+"""Checks of the code exercises: right answers, typical mistakes, absurd answers; and the solutions that pages print."""
+
+import ast
+import inspect
+import json
+import re
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Generator, tensor
+
+from rsbook import batch, exercises, label_propagation, metrics, mixing, noise, positions
+
+ROOT = Path(__file__).parents[1]
+NAMES = batch.find([], ROOT)
+
+
+def dice(*shape):
+    return torch.rand(shape, generator=Generator().manual_seed(0))
+
+
+BEFORE, AFTER = dice(137, 3)[:97] < 0.6, dice(137, 3)[40:] < 0.45
+MAPS = (
+    torch.randint(3, (12, 8, 5), generator=Generator().manual_seed(1)).repeat_interleave(2, 1).repeat_interleave(4, 2)
+)
+MAPS = MAPS[:, :, 1:17]
+NOISY = torch.where(dice(12, 16, 16) < 0.2, 2, MAPS)
+NOISY[6:] = MAPS[6:]
+NOISY[2] = MAPS[2]
+OURS, THEIRS = dice(4, 8, 8) < 0.5, dice(5, 8, 8)[1:] < 0.4
+MASKS = dice(6, 4, 8, 8) < 0.45
+TOGETHER = BEFORE.float().T @ BEFORE.float()
+SCORES = pd.DataFrame({"cutmix": [0.81, 0.84, 0.80], "cutmix_lp_map": [0.85, 0.855, 0.86]}, index=[42, 43, 44])
+GAIN = 100 * (SCORES["cutmix_lp_map"] - SCORES["cutmix"])
+COST = pd.DataFrame(
+    {"map_macro": [0.1, 0.9, 0.3, 0.2, 0.4, 3.0], "map_micro": [0.4, 0.1, -0.2, 0.3, 0.7, 5.0]}, index=noise.KINDS
+)
+SHARE, LABELS = tensor([0.7, 0.2, 0.4]), dice(200, 3) < tensor([0.6, 0.1, 0.5])
+AREA, RATIO = 0.08 + 0.92 * dice(5000), (4 / 3) ** (2 * dice(5001)[1:] - 1)
+TABLES = positions.AreaTables(positions.from_reference_maps(MAPS, 3), 3)
+BOXES = mixing.sample_boxes(12, 16, 16, (0.3, 0.7), Generator().manual_seed(2))
+KEPT = (tensor([True] * 3 + [False] * 9)[:, None] != tensor([False, True, False])) | BEFORE[:12]
+
+
+def mixed(labels):
+    nothing = torch.zeros(len(labels), 4, dtype=torch.long)
+    partner = torch.arange(len(labels))
+    return mixing.Mixed(None, labels, nothing, nothing, partner, partner >= 0)
+
+
+BY_AREA = mixed(torch.where(BEFORE | AFTER, 0.4, 0.0))
+PROPAGATED = mixed(AFTER.float() * (dice(150, 3)[53:] < 0.8))
+WRONG = (BY_AREA.labels > 0) & (PROPAGATED.labels == 0)
+
+CHANGED = MAPS != NOISY
+ANY = CHANGED.flatten(1).any(dim=1)
+SAME = (BEFORE[:12] == KEPT).all(dim=1)
+DIFFER = BEFORE != AFTER
+BOTH, EITHER = (OURS & THEIRS).sum(), (OURS | THEIRS).sum()
+LAYERS = MASKS.sum(dim=1)
+FITS = (AREA * RATIO <= 1) & (AREA / RATIO <= 1)
+EDGES = [int((m[:, :, 1:] != m[:, :, :-1]).sum()) for m in (MAPS, NOISY)]
+RECTIFIED = MAPS[:, 2::4, 2::4].repeat_interleave(4, 1).repeat_interleave(4, 2)
+LEFT = TABLES.totals() - TABLES.counts(BOXES)
+
+
+def share(values):
+    return 100 * values.float().mean()
+
+
+# check: its context, the right answer, and answers of people who made a typical mistake
+CASES = {
+    "wrong_mixtures": (
+        (BY_AREA, PROPAGATED),
+        WRONG.any(dim=1).sum(),
+        [WRONG.sum(), WRONG.all(dim=1).sum(), (~WRONG.any(dim=1)).sum(), share(WRONG.any(dim=1)), 10**6, -1],
+    ),
+    "shared_scenes": (
+        (TOGETHER,),
+        TOGETHER / TOGETHER.diagonal()[:, None],
+        [
+            TOGETHER / TOGETHER.diagonal(),
+            TOGETHER,
+            100 * TOGETHER / TOGETHER.diagonal()[:, None],
+            TOGETHER / TOGETHER.sum(dim=1, keepdim=True),
+            TOGETHER[0],
+            torch.full((3, 3), torch.nan),
+            torch.zeros(3, 3),
+        ],
+    ),
+    "spread_of_gain": (
+        (SCORES,),
+        GAIN.std(),
+        [
+            GAIN.std() / 100,
+            GAIN.mean(),
+            GAIN.std(ddof=0),
+            (100 * SCORES).std().pow(2).sum() ** 0.5,
+            100 * SCORES["cutmix_lp_map"].std(),
+            100 * SCORES["cutmix"].std(),
+            100,
+        ],
+    ),
+    "changed_pixels": (
+        (MAPS, NOISY),
+        share(CHANGED),
+        [CHANGED.float().mean(), share(~CHANGED), share(ANY), CHANGED.sum(), 99, 0.5],
+    ),
+    "lost_labels": (
+        (BEFORE, AFTER),
+        (BEFORE & ~AFTER).sum(dim=0),
+        [
+            (AFTER & ~BEFORE).sum(dim=0),
+            DIFFER.sum(dim=0),
+            BEFORE.sum(dim=0) - AFTER.sum(dim=0),
+            100 * (BEFORE & ~AFTER).sum(dim=0) / BEFORE.sum(dim=0),
+            (BEFORE & ~AFTER).sum(dim=1),
+            (BEFORE & ~AFTER).sum(),
+            [0, 0, 0],
+        ],
+    ),
+    "rectified": (
+        (MAPS, 4),
+        RECTIFIED,
+        [
+            MAPS[:, ::4, ::4].repeat_interleave(4, 1).repeat_interleave(4, 2),
+            MAPS[:, 3::4, 3::4].repeat_interleave(4, 1).repeat_interleave(4, 2),
+            MAPS,
+            MAPS[:, 2::4, 2::4],
+            RECTIFIED.mT,
+            MAPS[0],
+        ],
+    ),
+    "border_growth": (
+        (MAPS, NOISY),
+        100 * (EDGES[1] / EDGES[0] - 1),
+        [
+            EDGES[1] / EDGES[0] - 1,
+            100 * EDGES[1] / EDGES[0],
+            EDGES[1] - EDGES[0],
+            100 * (1 - EDGES[1] / EDGES[0]),
+            100 * (EDGES[1] - EDGES[0]) / EDGES[1],
+            100 * ((NOISY[:, 1:] != NOISY[:, :-1]).sum() / (MAPS[:, 1:] != MAPS[:, :-1]).sum() - 1),
+            1e4,
+        ],
+    ),
+    "kept_labels": (
+        (MAPS, NOISY, BEFORE[:12], KEPT),
+        share(SAME[ANY]),
+        [share(SAME), share(ANY & SAME), 100 - share(SAME[ANY]), share((BEFORE[:12] == KEPT)[ANY]), 101],
+    ),
+    "changed_scenes": (
+        (BEFORE, AFTER),
+        share(DIFFER.any(dim=1)),
+        [
+            DIFFER.any(dim=1).float().mean(),
+            share(DIFFER),
+            100 - share(DIFFER.any(dim=1)),
+            share(DIFFER.all(dim=1)),
+            share((BEFORE & ~AFTER).any(dim=1)),
+            share((AFTER & ~BEFORE).any(dim=1)),
+            DIFFER.any(dim=1).sum(),
+            101,
+        ],
+    ),
+    "costliest": (
+        (COST,),
+        "border_deformation"
+        if COST.drop("class_swap")["map_micro"].idxmax() == "border_deformation"
+        else "segment_swap",
+        ["class_swap", "rectify_borders", "dilation_erosion", "mask_shift", "Segment swap"],
+    ),
+    "iou": (
+        (OURS, THEIRS),
+        100 * BOTH / EITHER,
+        [
+            BOTH / EITHER,
+            100 * BOTH / THEIRS.sum(),
+            100 * BOTH / OURS.sum(),
+            100 * 2 * BOTH / (OURS.sum() + THEIRS.sum()),
+            share(OURS == THEIRS),
+            share(OURS & THEIRS),
+            101,
+        ],
+    ),
+    "overlap": (
+        (MASKS,),
+        share(LAYERS > 1),
+        [
+            *(share(found) for found in (LAYERS >= 1, LAYERS == 0, LAYERS == 1, LAYERS == 2, LAYERS > 2)),
+            *((LAYERS > 1).float().mean(), (LAYERS > 1).sum(), LAYERS.float().mean(), 101),
+        ],
+    ),
+    "blind_network": (
+        (SHARE, LABELS),
+        100 * metrics.map_micro(SHARE.expand(200, -1).contiguous(), LABELS),
+        [
+            metrics.map_micro(SHARE.expand(200, -1).contiguous(), LABELS),
+            100 * metrics.map_macro(SHARE.expand(200, -1).contiguous(), LABELS),
+            100 * (SHARE @ LABELS.float().mean(dim=0)) / SHARE.sum(),
+            99,
+        ],
+    ),
+    "small_crops": (
+        (AREA, RATIO),
+        share(AREA[FITS] < 0.5),
+        [
+            (AREA[FITS] < 0.5).float().mean(),
+            share(AREA < 0.5),
+            share(AREA[FITS] >= 0.5),
+            share(FITS),
+            101,
+        ],
+    ),
+    "pixels_left": (
+        (TABLES, BOXES),
+        LEFT,
+        [TABLES.counts(BOXES), TABLES.totals(), -LEFT, LEFT / TABLES.totals(), LEFT > 0, LEFT.sum(dim=0), LEFT * 0 - 5],
+    ),
+}
+ABSURD = [
+    None,
+    "x",
+    "__import__('os').abort()",
+    b"7",
+    object(),
+    True,
+    float("nan"),
+    float("inf"),
+    1j,
+    [],
+    {},
+    [[1, 2], [3]],
+    ["a"],
+    print,
+    torch.empty(0),
+    torch.zeros(2, 3, 4, 5),
+    torch.zeros(3, device="meta"),
+    torch.zeros((), device="meta"),
+    torch.tensor(torch.nan),
+    np.array(["a"]),
+    np.array(object()),
+    pd.DataFrame({"a": ["<b>"]}),
+    pd.NA,
+    10**400,
+]
+
+
+def check(case, answer):
+    return getattr(exercises, f"check_{case}")(answer, *CASES[case][0])
+
+
+def state(shown):
+    return re.fullmatch(r'<p class="rsbook-check rsbook-check-(\w+)">.+</p>', shown.html, re.S)[1]
+
+
+def test_every_check_has_a_case():
+    assert {f"check_{case}" for case in CASES} == {name for name in dir(exercises) if name.startswith("check_")}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_three_dots_are_not_an_answer(case):
+    shown = check(case, ...)
+    assert state(shown) == "open"
+    assert shown.text.startswith("Not answered yet. Replace the three dots by ")
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_right_answer_is_right_in_any_form(case):
+    right = CASES[case][1]
+    forms = [right]
+    if isinstance(right, torch.Tensor):
+        forms += [
+            right.numpy(),
+            right.tolist(),
+            right.double(),
+            right.clone().requires_grad_(right.is_floating_point()),
+        ]
+        forms += [right.reshape(1)] if right.ndim == 0 else []
+    elif not isinstance(right, str):
+        forms += [np.float64(right), pd.Series([right]), tensor([[right]])]
+    for form in forms:
+        shown = check(case, form)
+        assert state(shown) == "right", shown.text
+        assert len(shown.text.split()) > 6, "it says why it matters"
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_each_mistake_has_a_hint_of_its_own(case):
+    _, right, mistakes = CASES[case]
+    hints = [check(case, mistake) for mistake in mistakes]
+    assert [state(shown) for shown in hints] == ["hint"] * len(hints)
+    assert len({shown.text for shown in hints}) == len(hints), [shown.text for shown in hints]
+    told = f"{right:.1f}" if isinstance(right, float) or getattr(right, "ndim", 1) == 0 else str(right)
+    assert not any(told in shown.text for shown in hints if case != "costliest"), "no hint tells the answer"
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_an_absurd_answer_gets_a_hint_and_raises_nothing(case):
+    for answer in ABSURD:
+        shown = check(case, answer)
+        assert state(shown) == "hint"
+        assert "<" not in shown.html.removeprefix('<p class="rsbook-check rsbook-check-hint"><strong>').replace(
+            "</strong>", ""
+        ).removesuffix("</p>")
+
+
+def test_an_answer_that_fights_back_gets_a_hint():
+    class Hostile(float):
+        def __float__(self):
+            raise RuntimeError("<script>")
+
+        __sub__ = __rsub__ = __abs__ = __eq__ = __repr__ = __float__
+
+    named = type("<script>", (), {})()
+    for answer in (Hostile(1), named):
+        for case in CASES:
+            shown = check(case, answer)
+            assert state(shown) == "hint"
+            assert "<script>" not in shown.html
+
+
+@given(st.floats() | st.integers() | st.text() | st.none() | st.lists(st.floats(), max_size=4))
+@settings(max_examples=60, deadline=None)
+def test_whatever_is_answered_it_says_something(answer):
+    for case in CASES:
+        shown = check(case, answer)
+        assert state(shown) in ("right", "hint")
+        assert len(shown.text.split()) > 4
+
+
+@given(st.floats(-0.04, 0.04))
+@settings(max_examples=20, deadline=None)
+def test_a_rounded_answer_is_right(error):
+    assert state(check("changed_pixels", CASES["changed_pixels"][1].item() + error)) == "right"
+
+
+def test_a_check_that_has_nothing_to_check_says_so():
+    one = SCORES.iloc[:1]
+    assert "one seed" in exercises.check_spread_of_gain(1.0, one).text
+    assert "one of the two methods" in exercises.check_spread_of_gain(1.0, SCORES[["cutmix"]]).text
+    nothing = torch.zeros(2, 4, 4, dtype=torch.bool)
+    assert "no IoU" in exercises.check_iou(1.0, nothing, nothing).text
+    assert "no borders" in exercises.check_border_growth(1.0, nothing, nothing).text
+    assert "No map has changed" in exercises.check_kept_labels(1.0, MAPS, MAPS, BEFORE[:12], KEPT).text
+
+
+# What the pages print
+
+
+def cells(name):
+    return json.loads((ROOT / "notebooks" / f"{name}.ipynb").read_text("utf-8"))["cells"]
+
+
+def source(cell):
+    return "".join(cell["source"])
+
+
+def variables(data):
+    """What the pages have made by the time of their exercise, small."""
+    index, kind, seeds, levels = data.split("train"), "mask_shift", [42], [(1.0, 3)]
+    clean = label_propagation.class_positions(data, index)
+    mixtures = {"area_range": (0.3, 0.7), "probability": 1.0}
+    images, labels, where = data.images[index], data.labels[index], data.positions[index]
+    runs = [
+        {"method": method, "seed": seed, "area_range": [0.3, 0.7], "map_macro": score, "map_micro": score + seed / 1e4}
+        | {"noise": None, "noise_fraction": 0.0, "noise_intensity": None}
+        for method, score in (("cutmix", 0.8), ("cutmix_lp_map", 0.9))
+        for seed in (42, 43)
+    ]
+    noisy = [
+        run | {"noise": kind, "noise_fraction": 1.0, "noise_intensity": 3.0, "map_micro": 0.5 + i / 100}
+        for i, kind in enumerate(noise.KINDS)
+        for run in runs[2:]
+    ]
+    return {
+        "area": mixing.cutmix(images, labels, generator=Generator().manual_seed(0), **mixtures),
+        "propagated": mixing.cutmix(images, labels, where, generator=Generator().manual_seed(0), **mixtures),
+        "largest": pd.DataFrame(runs),
+        "table": pd.DataFrame(runs + noisy),
+        "noisy": {"α = 3": label_propagation.noisy(clean, 3, kind, 1.0, 3, seed=42)},
+        "intensities": [3],
+        "shown": torch.arange(len(index)),
+        "product": clean.roll(1, dims=2),
+        "masks": clean | clean.roll(2, dims=1),
+        **{"data": data, "index": index, "clean": clean, "kind": kind, "levels": levels, "seeds": seeds},
+    }
+
+
+def run_cell(code, names):
+    """What the last line of a cell shows."""
+    *body, last = ast.parse(code).body
+    exec(compile(ast.Module(body, []), "cell", "exec"), names)
+    return eval(compile(ast.Expression(last.value), "cell", "eval"), names)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_solution_of_a_page_passes_its_check(name, tiny_scenes):
+    *_, exercise, solutions, _ = cells(name)
+    code = source(exercise)
+    assert len(re.findall(r"^answer = \.\.\.  # exercise \d: .+$", code, re.M)) == 1
+    assert code.splitlines()[-1].startswith("exercises.check_")
+    solution = textwrap.dedent(re.search(r"^ *```python\n(.*?)^ *```", source(solutions), re.S | re.M)[1])
+    assert solution.startswith("answer = ")
+
+    names = {}
+    for cell in cells(name)[:-3]:  # the modules of the page
+        imports = (
+            [line for line in ast.parse(source(cell)).body if isinstance(line, ast.ImportFrom | ast.Import)]
+            if (cell["cell_type"] == "code")
+            else []
+        )
+        exec(compile(ast.Module(imports, []), "imports", "exec"), names)
+    names |= {key: value for key, value in variables(tiny_scenes).items() if not (key == "noisy" and key in names)}
+    assert state(run_cell(code, dict(names))) == "open"
+    solved = re.sub(r"^answer = \.\.\..*\n", lambda _: solution, code, flags=re.M)
+    shown = run_cell(solved, dict(names))
+    assert state(shown) == "right", shown.text
+
+
+def test_every_check_is_on_a_page_and_says_on_which():
+    used = {name: re.findall(r"exercises\.(check_\w+)", source(cells(name)[-3])) for name in NAMES}
+    assert sorted(check for checks in used.values() for check in checks) == sorted(f"check_{case}" for case in CASES)
+    for name, checks in used.items():
+        for found in checks:
+            assert f"({name.split('/')[1]})" in " ".join(inspect.getdoc(getattr(exercises, found)).split())
