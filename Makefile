@@ -28,7 +28,7 @@ lint: $(READY)
 	$(BIN)/ruff format --check
 	$(BIN)/nbstripout --verify notebooks/*/*.ipynb
 
-bench: $(READY)  ## each hot path against its peers; tables in benchmarks/results
+bench: $(READY) .venv/browser  ## each hot path against its peers; tables in benchmarks/results
 	$(BIN)/uv pip install -q --python .venv -r benchmarks/requirements.lock
 	set -e; for script in benchmarks/*.py; do $(BIN)/python $$script; done
 

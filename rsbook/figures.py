@@ -7,6 +7,7 @@ import html
 import io
 import itertools
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -59,6 +60,7 @@ METHOD_NAMES = {
     "fmix_lp_map": "FMix with LP_map",
 }
 VERDICTS = ("holds", "fails", "open")
+RANGE = re.compile(r"(?<![\w.])\d[\d.]*–\d[\d.]*\d")  # "0.3–0.7" stays on one line
 # Where an output's metadata hold the facts behind it. Not a form of its own: JupyterLab would show application/json in
 # place of the HTML, and myst-nb warns of every form that it does not know.
 FACTS = "rsbook"
@@ -236,7 +238,11 @@ def _csv_link(frame: pd.DataFrame, name: str) -> str:
 
 def _cell(value: Any, kind: str, first: bool) -> str:
     text = "–" if pd.isna(value) else str(value)
-    shown = value.html if isinstance(value, Html) else html.escape(text)
+    shown = (
+        value.html
+        if isinstance(value, Html)
+        else RANGE.sub(r'<span class="rsbook-range">\g<0></span>', html.escape(text))
+    )
     tag = "th" if first else "td"
     return f"<{tag}{_class(f'verdict-{text}' if text in VERDICTS else kind)}>{shown}</{tag}>"
 

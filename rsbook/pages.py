@@ -256,7 +256,7 @@ def _claims_table(work, found):
     settings = {page.name: _settings(page) for page, _ in found}
     for page, row in found:
         told = {
-            "claim": row.get("claim"),
+            "claim": _link(page, " (stale)" * (page.state == STALE), str(row.get("claim") or "")),
             "ours": row.get("here"),
             "n": row.get("n"),
             "paper": row.get("paper"),
@@ -264,13 +264,11 @@ def _claims_table(work, found):
             "verdict": row.get("verdict"),
             "metric": METRICS.get(str(row.get("metric")), row.get("metric")),
             "made with": settings[page.name],
-            "page": _link(page, " (stale)" * (page.state == STALE)),
         }
         rows.append({name: value if isinstance(value, figures.Html) else _cell(value) for name, value in told.items()})
     frame = pd.DataFrame(rows, dtype=object)
     data = frame.assign(number=[str(row.get("number") or "") for _, row in found], notebook=[p.name for p, _ in found])
-    if len(set(settings.values())) == 1:
-        frame = frame.drop(columns="made with")
+    frame = frame.drop(columns=["metric"] + ["made with"] * (len(set(settings.values())) == 1))  # claims name micro
     table = figures.draw_table(
         frame,
         name=f"claims_{work}",
@@ -292,9 +290,9 @@ def _badge(page):
     )
 
 
-def _link(page, note=""):
-    href = html.escape(f"../_executed/{page.name}.html")
-    return figures.Html(f'<a href="{href}">{html.escape(page.title)}</a>{html.escape(note)}', text=page.title + note)
+def _link(page, note="", text=""):
+    href, text = html.escape(f"../_executed/{page.name}.html"), text or page.title
+    return figures.Html(f'<a href="{href}">{html.escape(text)}</a>{html.escape(note)}', text=text + note)
 
 
 def _counted(rows):

@@ -209,7 +209,7 @@ def _jupyter_book(root, folder):
     done = subprocess.run(command, cwd=root, **QUIET)
     if done.returncode:
         lines = re.sub(r"\x1b\[[\d;]*m", "", done.stdout + done.stderr).replace(f"{root}{os.sep}", "").splitlines()
-        told = [line for line in lines if re.search(r"\b(WARNING|ERROR|CRITICAL):", line)]
+        told = [line for line in lines if re.search(r"\b(WARNING|ERROR|CRITICAL):|exception:", line)]
         raise ReportError("\n".join(["jupyter-book stopped:", *(told or lines[-20:])]))
 
 

@@ -118,7 +118,8 @@ def stored(
             current = record and path.stem == fingerprint(function, record["parameters"], sources=sources, root=root)
         except (RunError, scenes.DataError, ValueError):  # damaged, or of data that are not here
             continue
-        if current and not _without(fixed, defaults | record["parameters"]):
+        whole = defaults | (record["parameters"] if current else {})
+        if current and _digest(fixed) == _digest({name: whole[name] for name in fixed}):
             found.append(record)
     found.sort(key=lambda record: json.dumps(defaults | record["parameters"], sort_keys=True))
     return pd.DataFrame([_row(record, folder, defaults) for record in found])

@@ -1,12 +1,13 @@
 """What several test files share."""
 
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Generator
 
-from rsbook import batch, scenes
+from rsbook import batch, report, scenes
 
 ROOT = Path(__file__).parents[1]
 
@@ -43,6 +44,17 @@ def smoke_notebooks(tmp_path_factory):
         patch.setenv("RSBOOK_STORE", str(tmp_path_factory.mktemp("runs")))  # so that it trains, whatever ran before
         assert batch.run([], {"preset": "smoke"}, ROOT, folder) == []
     return folder
+
+
+@pytest.fixture(scope="session")
+def html_folder(smoke_notebooks, tmp_path_factory):
+    """The book, built from these in a folder of its own, warnings as errors."""
+    root = tmp_path_factory.mktemp("root")
+    ignored = shutil.ignore_patterns("_executed", "_generated", "vendor")
+    shutil.copytree(ROOT / "book", root / "book", ignore=ignored)
+    shutil.copytree(smoke_notebooks, root / "book" / "_executed")
+    shutil.copy(ROOT / "_config.yml", root)
+    return report.render(root, project=ROOT)
 
 
 @pytest.fixture(scope="session")

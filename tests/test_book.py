@@ -1,7 +1,6 @@
 """The book, built from the notebooks that ran in the smoke preset, warnings as errors."""
 
 import re
-import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -30,17 +29,10 @@ class Page(HTMLParser):
             self.images.append(attrs)
 
 
-@pytest.fixture(scope="session")
-def pages(smoke_notebooks, tmp_path_factory):
-    """Pages of the book built in a folder of its own, by their path in it."""
-    root = tmp_path_factory.mktemp("root")
-    ignored = shutil.ignore_patterns("_executed", "vendor")
-    shutil.copytree(ROOT / "book", root / "book", ignore=ignored)
-    shutil.copytree(smoke_notebooks, root / "book" / "_executed")
-    shutil.copy(ROOT / "_config.yml", root)
-    report.render(root, project=ROOT)
-    folder = root / "_build" / "html"
-    return {path.relative_to(folder).as_posix(): Page(path) for path in folder.rglob("*.html")}
+@pytest.fixture(scope="module")
+def pages(html_folder):
+    """The pages of the book, by their path in it."""
+    return {path.relative_to(html_folder).as_posix(): Page(path) for path in html_folder.rglob("*.html")}
 
 
 def articles(pages):

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Generator, tensor
 
-from rsbook import batch, exercises, label_propagation, metrics, mixing, noise, positions
+from rsbook import batch, comparisons, exercises, label_propagation, metrics, mixing, noise, positions
 
 ROOT = Path(__file__).parents[1]
 NAMES = batch.find([], ROOT)
@@ -68,6 +68,44 @@ FITS = (AREA * RATIO <= 1) & (AREA / RATIO <= 1)
 EDGES = [int((m[:, :, 1:] != m[:, :, :-1]).sum()) for m in (MAPS, NOISY)]
 RECTIFIED = MAPS[:, 2::4, 2::4].repeat_interleave(4, 1).repeat_interleave(4, 2)
 LEFT = TABLES.totals() - TABLES.counts(BOXES)
+
+
+def every_run():
+    """Runs of both methods, seven seeds by three ranges: ties, runs without a partner, noisy maps, other maps."""
+    luck, rows = iter(dice(999, 2).tolist()), []
+    for seed in range(42, 49):
+        for area_range in ([0.1, 0.3], [0.1, 0.7], [0.3, 0.7]):
+            at = {"seed": seed, "area_range": area_range, "maps": "given", "noise": None, "stop_after": None}
+            for method, level in (("cutmix", 0.55), ("cutmix_lp_map", 0.59)):
+                macro, micro = next(luck)
+                shift = {42: 0, 43: 0.1, 44: -0.15}.get(seed, 0) - area_range[0] / 3
+                score = {"map_macro": level + 0.2 * macro + shift, "map_micro": level + 0.05 * micro + shift}
+                rows.append(at | {"method": method} | score)
+            if seed == 48:
+                rows[-1]["map_macro"] = rows[-2]["map_macro"]
+            other = at | {"method": "cutmix_lp_map", "map_micro": 0.8}
+            rows += [other | {"noise": kind, "map_macro": 0.50 + 0.2 * next(luck)[0]} for kind in noise.KINDS[:4]]
+            rows.append(other | {"maps": "product", "map_macro": 0.5 + 0.25 * next(luck)[0]})
+        rows.append(at | {"method": "cutmix_lp_map", "area_range": [0.1, 0.5], "map_macro": 0.7, "map_micro": 0.8})
+        rows.append(at | {"method": "none", "area_range": None, "map_macro": 0.6, "map_micro": 0.8})
+    return comparisons.with_range(pd.DataFrame(rows))
+
+
+EVERY = every_run()
+FULL = EVERY[EVERY["method"] != "none"]
+CLEAN = FULL[FULL["noise"].isna() & (FULL["maps"] == "given")]
+
+
+def beside(runs, *same, metric="map_macro"):
+    """Leads of CutMix with LP_map over CutMix w/o LP, for each two runs that have the same."""
+    ours, plain = (runs[runs["method"] == method] for method in ("cutmix_lp_map", "cutmix"))
+    pairs = ours.merge(plain, on=list(same))
+    return pairs[f"{metric}_x"] - pairs[f"{metric}_y"]
+
+
+LEAD = beside(CLEAN, "range", "seed")
+MEANS = FULL.pivot_table(index=["range", "seed"], columns="method", values="map_macro").dropna()
+BY_RANGE = CLEAN.pivot_table(index="range", columns="method", values="map_macro").dropna()
 
 
 def share(values):
@@ -223,6 +261,29 @@ CASES = {
         LEFT,
         [TABLES.counts(BOXES), TABLES.totals(), -LEFT, LEFT / TABLES.totals(), LEFT > 0, LEFT.sum(dim=0), LEFT * 0 - 5],
     ),
+    "pairs_ahead": (
+        (EVERY,),
+        100 * (LEAD > 0).mean(),
+        [
+            (LEAD > 0).mean(),
+            (LEAD > 0).sum(),
+            100 * (LEAD >= 0).mean(),
+            100 * (LEAD < 0).mean(),
+            100 * (beside(CLEAN, "range", "seed", metric="map_micro") > 0).mean(),
+            100 * LEAD.mean(),
+            100 * (BY_RANGE["cutmix_lp_map"] > BY_RANGE["cutmix"]).mean(),
+            100 * (beside(FULL[FULL["maps"] == "given"], "range", "seed") > 0).mean(),
+            100 * (beside(FULL[FULL["noise"].isna()], "range", "seed") > 0).mean(),
+            100 * (beside(FULL, "range", "seed") > 0).mean(),
+            100 * (MEANS["cutmix_lp_map"] > MEANS["cutmix"]).mean(),
+            100 * (beside(CLEAN, "range") > 0).mean(),
+            100 * (beside(CLEAN, "seed") > 0).mean(),
+            100 * (LEAD > 0).sum() / (CLEAN["method"] == "cutmix_lp_map").sum(),
+            100 * (LEAD > 0).sum() / len(EVERY[["range", "seed"]].drop_duplicates()),
+            101,
+            -3,
+        ],
+    ),
 }
 ABSURD = [
     None,
@@ -348,6 +409,9 @@ def test_a_check_that_has_nothing_to_check_says_so():
     nothing = torch.zeros(2, 4, 4, dtype=torch.bool)
     assert "no IoU" in exercises.check_iou(1.0, nothing, nothing).text
     assert "no borders" in exercises.check_border_growth(1.0, nothing, nothing).text
+    lone = EVERY[EVERY["method"] != "cutmix"]
+    assert "no pair" in exercises.check_pairs_ahead(1.0, lone).text
+    assert "no pair" in exercises.check_pairs_ahead(1.0, EVERY.iloc[:0]).text
     assert "No map has changed" in exercises.check_kept_labels(1.0, MAPS, MAPS, BEFORE[:12], KEPT).text
 
 
@@ -384,6 +448,7 @@ def variables(data):
         "propagated": mixing.cutmix(images, labels, where, generator=Generator().manual_seed(0), **mixtures),
         "largest": pd.DataFrame(runs),
         "table": pd.DataFrame(runs + noisy),
+        "every": pd.DataFrame(runs + noisy).assign(maps="given", stop_after=None, range="0.3-0.7"),
         "noisy": {"α = 3": label_propagation.noisy(clean, 3, kind, 1.0, 3, seed=42)},
         "intensities": [3],
         "shown": torch.arange(len(index)),

@@ -190,7 +190,7 @@ def test_the_status_page_lists_when_how_long_and_on_what(root):
     assert table["training behind it"].isna().tolist() == [False, True, False]
     assert table["commit"].tolist()[0] == "0123456789ab"
     assert table["device"].tolist() == ["A processor"] * 3
-    assert '<a href="../_executed/cutmix/a.html">The a page</a>' in text
+    assert '<a href="../_executed/cutmix/a.html">' in text
     assert "3 fresh" in text
     assert "Python 3.11.7, torch 2.15" in text
     # two pages read the same two runs: they were trained once
@@ -222,7 +222,7 @@ def test_claims_are_collected_by_work_with_their_counts(root):
     assert '<td class="published">+1.81</td>' in text
     assert '<td class="verdict-fails">fails</td>' in text
     assert "+1.00\u00a0±\u00a00.10 at" in text
-    assert '<a href="../_executed/cutmix/a.html">The a page</a>' in text
+    assert '<a href="../_executed/cutmix/a.html">' in text
     assert "nobody edits" in " ".join(text.split())
 
 

@@ -637,6 +637,9 @@ def test_stored_runs_are_chosen_by_parameters_and_defaults_count_as_given(table,
     assert stored(store, seed=7, value=1)["score"].tolist() == [0.125]
     assert stored(store, then=None, dataset=None)["value"].tolist() == [1, 2, 1, 3]
     assert stored(store, seed=False).empty
+    table(grid(7, dataset="bluemarble"))
+    assert stored(store, dataset="bluemarble")["value"].tolist() == [7]
+    assert stored(store, dataset=None)["value"].tolist() == [1, 2, 1, 3]
     with pytest.raises(ValueError, match=r"test_runs\.work takes no colour"):
         stored(store, colour="red")
     found = runs.table(with_a_tuple, [{}, {"area": (2, 1)}], store=store, device="cpu", workers=0, progress=False)

@@ -142,6 +142,11 @@ def _as_tensor(answer: Any) -> Tensor:
         raise NotAnAnswerError("This is not made of numbers. Asked is a tensor of numbers.") from None
 
 
+def mean(values: Tensor) -> float:
+    """The mean of numbers, or the share of what is true."""
+    return values.double().mean().item()
+
+
 def say_right(why: str) -> Html:
     """Say that the answer is right, and why it matters."""
     return _say("right", "Right.", why)

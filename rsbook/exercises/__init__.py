@@ -1,0 +1,47 @@
+"""The code exercises of the book: each check says that an answer is right, or gives a hint that fits the mistake.
+
+A hint never tells the solution. What is right is computed from the page's own data, and so is what comes out of each
+typical mistake. A check takes any answer whatever and raises nothing.
+"""
+
+from rsbook.exercises.maps import (
+    check_border_growth,
+    check_changed_pixels,
+    check_changed_scenes,
+    check_iou,
+    check_kept_labels,
+    check_lost_labels,
+    check_overlap,
+    check_rectified,
+)
+from rsbook.exercises.mixtures import (
+    check_pixels_left,
+    check_shared_scenes,
+    check_small_crops,
+    check_wrong_mixtures,
+)
+from rsbook.exercises.scores import (
+    check_blind_network,
+    check_costliest,
+    check_pairs_ahead,
+    check_spread_of_gain,
+)
+
+__all__ = [
+    "check_blind_network",
+    "check_border_growth",
+    "check_changed_pixels",
+    "check_changed_scenes",
+    "check_costliest",
+    "check_iou",
+    "check_kept_labels",
+    "check_lost_labels",
+    "check_overlap",
+    "check_pairs_ahead",
+    "check_pixels_left",
+    "check_rectified",
+    "check_shared_scenes",
+    "check_small_crops",
+    "check_spread_of_gain",
+    "check_wrong_mixtures",
+]
