@@ -4,12 +4,15 @@ how they are written.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import pandas as pd
 
 from rsbook import published
+from rsbook.figures import METHOD_NAMES
 
+METRICS = ("map_macro", "map_micro")
 LP, XAI, PLAIN, NONE = "cutmix_lp_map", "cutmix_lp_xai", "cutmix", "none"
 SMALL, LARGE = "0.1-0.3", "0.3-0.7"
 
@@ -34,6 +37,38 @@ def scores(runs: pd.DataFrame, method: str, area_range: str = "", metric: str = 
 def gains(runs: pd.DataFrame, method: str, over: str, area_range: str, metric: str = "map_macro") -> pd.Series:
     """By how much a method is above another with the same boxes, by seed."""
     return scores(runs, method, area_range, metric) - scores(runs, over, area_range, metric)
+
+
+def pairs(runs: pd.DataFrame, method: str, over: str) -> pd.DataFrame:
+    """Scores of two methods in pairs of runs on clean maps with the same seed and, where both have one, area range.
+
+    A row a pair, the columns of a metric for `method` and, ending in "_over", for `over`.
+    """
+    whole = with_range(runs[runs["noise"].isna() & (runs["maps"] == "given") & runs["stop_after"].isna()])
+    ours, theirs = (whole[whole["method"] == name] for name in (method, over))
+    same = ["seed"] + ["range"] * bool((ours["range"] != "").all() and (theirs["range"] != "").all())
+    return ours[[*same, *METRICS]].merge(theirs[[*same, *METRICS]], on=same, suffixes=("", "_over"))
+
+
+def pairs_table(runs: pd.DataFrame, compared: Iterable[tuple[str, str]]) -> pd.DataFrame:
+    """How many pairs are ahead, by how much, and whether single runs overlap: a row a comparison and metric."""
+    rows = []
+    for method, over in compared:
+        found = pairs(runs, method, over)
+        for metric in METRICS:
+            ours, theirs = found[metric], found[f"{metric}_over"]
+            rows.append(
+                {
+                    "comparison": f"{METHOD_NAMES[method]} over {METHOD_NAMES[over]}",
+                    "mAP": metric.removeprefix("map_"),
+                    "pairs": len(found),
+                    "ahead": int((ours > theirs).sum()),
+                    "points": points(ours - theirs),
+                    "lowest, with": f"{100 * ours.min():.2f}",
+                    "highest, without": f"{100 * theirs.max():.2f}",
+                }
+            )
+    return pd.DataFrame(rows)
 
 
 def noise_lead(

@@ -46,6 +46,30 @@ CLASS_COLOURS = {
     "agriculture and built-up": "#D78908",
     "barren": "#A99388",
     "snow and ice": "#9EE6F1",
+    # DeepGlobe-ML, where it has other words
+    "urban": "#F2B8E0",
+    "agriculture": "#D78908",
+    # BigEarthNet: the colours of CORINE Land Cover's own legend (nineteen are too many to be safe for all eyes, so that
+    # every picture names its classes as well)
+    "Urban fabric": "#FF0000",
+    "Industrial or commercial units": "#CC4DF2",
+    "Arable land": "#FFFFA8",
+    "Permanent crops": "#E68000",
+    "Pastures": "#E6E64D",
+    "Complex cultivation patterns": "#FFE64D",
+    "Land principally occupied by agriculture, with significant areas of natural vegetation": "#E6CC4D",
+    "Agro-forestry areas": "#F2CCA6",
+    "Broad-leaved forest": "#80FF00",
+    "Coniferous forest": "#00A600",
+    "Mixed forest": "#4DFF00",
+    "Natural grassland and sparsely vegetated areas": "#CCF24D",
+    "Moors, heathland and sclerophyllous vegetation": "#A6FF80",
+    "Transitional woodland, shrub": "#A6F200",
+    "Beaches, dunes, sands": "#E6E6E6",
+    "Inland wetlands": "#A6A6FF",
+    "Coastal wetlands": "#CCCCFF",
+    "Inland waters": "#80F2E6",
+    "Marine waters": "#E6F2FF",
 }
 METHOD_NAMES = {
     "none": "no augmentation",
@@ -168,8 +192,8 @@ def share(name: str, shown: Html) -> None:
 
 
 def class_colours(classes: Iterable[str]) -> list[str]:
-    """The colour of each class; a class without one of its own gets the next of matplotlib's ten."""
-    others = itertools.cycle(matplotlib.color_sequences["tab10"])
+    """The colour of each class; a class without one of its own gets the next of matplotlib's twenty."""
+    others = itertools.cycle(matplotlib.color_sequences["tab20"])
     return [CLASS_COLOURS[name] if name in CLASS_COLOURS else to_hex(next(others)) for name in classes]
 
 

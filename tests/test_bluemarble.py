@@ -12,9 +12,9 @@ import rasterio
 from scipy import ndimage
 
 from rsbook import positions, scenes
-from rsbook.archives import bluemarble
+from rsbook.archives import bigearthnet, bluemarble, deepglobe
 from rsbook.archives.bluemarble import CLASSES, MIN_SEGMENT, PRESENCE, WINDOW
-from rsbook.figures import class_colours
+from rsbook.figures import CLASS_COLOURS, class_colours
 
 FOLDER = scenes.DATA / "bluemarble"
 CARD = (FOLDER / "README.md").read_text()
@@ -237,14 +237,21 @@ def oklab(rgb):
     return np.asarray(to_lab) @ np.cbrt(np.asarray(to_cones) @ rgb)
 
 
+@pytest.mark.parametrize("classes", [CLASSES, deepglobe.CLASSES])
 @pytest.mark.parametrize("vision", VISION)
-def test_every_eye_tells_every_class_colour_from_every_other(vision):
+def test_every_eye_tells_every_class_colour_from_every_other(vision, classes):
     seen = {
         name: oklab(np.clip(VISION[vision] @ linear(colour), 0, 1))
-        for name, colour in zip(CLASSES, COLOURS, strict=True)
+        for name, colour in zip(classes, class_colours(classes), strict=True)
     }
-    for first, second in combinations(CLASSES, 2):
+    for first, second in combinations(classes, 2):
         assert np.linalg.norm(seen[first] - seen[second]) > 0.1, (first, second)
+
+
+def test_every_class_with_a_map_has_a_colour_of_its_own():
+    for classes in (CLASSES, deepglobe.CLASSES, bigearthnet.CLASSES):
+        assert set(classes) <= set(CLASS_COLOURS)
+        assert len(set(class_colours(classes))) == len(classes)
 
 
 @pytest.mark.parametrize(("paper", "least"), [("#FFFFFF", 1.3), ("#121212", 2.2)])

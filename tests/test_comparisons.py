@@ -140,3 +140,31 @@ def test_how_differences_are_written():
     assert comparisons.printed(None) == "not printed"
     assert comparisons.printed(1.5) == "+1.50"
     assert comparisons.dashed("0.3-0.7") == "0.3–0.7"
+
+
+def test_pairs_have_the_same_seed_and_range_and_nothing_else_is_paired():
+    table = runs_table(
+        rows("cutmix", LARGE, (0.70, 0.72, 0.74), stop_after=None),
+        rows("cutmix", SMALL, (0.80, 0.60), stop_after=None),
+        rows("cutmix_lp_map", LARGE, (0.71, 0.75), stop_after=None),  # the third seed has no partner
+        rows("cutmix_lp_map", SMALL, (0.79, 0.64), stop_after=None),
+        rows("cutmix_lp_map", LARGE, (0.99,), maps="product", stop_after=None),
+        rows("cutmix_lp_map", LARGE, (0.99,), noise="mask_shift", stop_after=None),
+        rows("none", None, (0.65, 0.66), stop_after=None),
+        rows("none", None, (0.10,), stop_after=1.0),
+    )
+    found = comparisons.pairs(table, "cutmix_lp_map", "cutmix")
+    assert sorted(zip(found["map_macro"], found["map_macro_over"], strict=True)) == [
+        (0.64, 0.60),
+        (0.71, 0.70),
+        (0.75, 0.72),
+        (0.79, 0.80),
+    ]
+    assert len(comparisons.pairs(table, "cutmix_lp_map", "none")) == 4  # no augmentation has no range: seeds alone
+    shown = comparisons.pairs_table(table, [("cutmix_lp_map", "cutmix")])
+    assert shown["mAP"].tolist() == ["macro", "micro"]
+    assert shown["ahead"].tolist() == [3, 3]
+    assert shown["pairs"].tolist() == [4, 4]
+    assert shown["lowest, with"][0] == "64.00"
+    assert shown["highest, without"][0] == "80.00"
+    assert shown["points"][0].startswith("+1.75")
