@@ -1,7 +1,8 @@
 """Which notebook runs with which parameters: papermill executes it, and what is up to date is skipped.
 
 Sources are `notebooks/<work>/<name>.ipynb`, executed notebooks `book/_executed/<work>/<name>.ipynb`. A notebook is up
-to date while its cells, its parameters, rsbook's sources, the data manifests and the lock file are what they were.
+to date while its cells, its parameters, rsbook's sources, the data manifests and the lock file are what they were, and,
+where it shows all stored runs, while there are the same records.
 """
 
 import contextlib
@@ -22,7 +23,7 @@ from rsbook.parameters import BatchError, UsageError, check_parameters, declared
 
 ROOT = Path(__file__).parents[1]
 SHARED = {  # what every notebook depends on
-    "sources": ("rsbook/**/*.py", "rsbook/**/*.mjs"),
+    "sources": ("rsbook/**/*.py", "rsbook/**/*.mjs", "rsbook/**/*.css"),
     "data": ("data/*/SHA256SUMS", "data/published/**/*", "data/results/**/*.csv", "data/results/**/*.json"),
     "lock": ("requirements.lock",),
 }
@@ -110,14 +111,25 @@ def shared_hashes(root=ROOT):
     return hashes
 
 
-def fingerprint(notebook, parameters, shared):
-    """The hash that decides whether a notebook is up to date, with the hashes of its components."""
+def fingerprint(notebook, parameters, shared, root=ROOT):
+    """The hash that decides whether a notebook is up to date, with the hashes of its components.
+
+    `records`, those in the store, are one of them where the notebook reads them all.
+    """
     cells = [(cell["cell_type"], "".join(cell["source"]), sorted(tags(cell))) for cell in notebook["cells"]]
     components = {"notebook": _sha256(cells), "parameters": _sha256(parameters), **shared}
     if parameters.get("data_root"):  # an archive outside the project has its manifest there
         manifest = Path(parameters["data_root"], str(parameters.get("dataset")), "SHA256SUMS")
         components["data"] = _sha256([shared["data"], manifest.read_text("utf-8") if manifest.is_file() else None])
+    if any(kind == "code" and "runs.stored(" in source for kind, source, _ in cells):
+        components["records"] = _records(root)
     return {"fingerprint": _sha256(components), "components": components}
+
+
+def _records(root):
+    """One hash of which training runs have a record; rsbook/runs.py names a record after all that made it."""
+    store = Path(os.environ.get("RSBOOK_STORE", Path(root, "_runs")))
+    return _sha256(sorted(path.relative_to(store).as_posix() for path in store.glob("[!.]*/[!.]*.json")))
 
 
 def _paths(name, root, out):
@@ -143,7 +155,7 @@ def why_run(name, parameters, root=ROOT, out=None, shared=None):
     `shared` spares hashing sources and data again. Raises what `read` and `check_parameters` raise.
     """
     notebook = read(name, root)
-    now = fingerprint(notebook, check_parameters(notebook, parameters, name), shared or shared_hashes(root))
+    now = fingerprint(notebook, check_parameters(notebook, parameters, name), shared or shared_hashes(root), root)
     target, failed = _paths(name, root, out)
     then = _record(target)
     if (_record(failed) or {}).get("fingerprint") == now["fingerprint"]:
@@ -170,7 +182,7 @@ def execute(name, parameters, root=ROOT, out=None, console=None):
     parameters = check_parameters(notebook, parameters, name)
     started = datetime.now(UTC).isoformat(timespec="seconds")
     record = {"name": name, "parameters": parameters, "started": started}
-    record |= fingerprint(notebook, parameters, shared_hashes(root))
+    record |= fingerprint(notebook, parameters, shared_hashes(root), root)
     target, failed = _paths(name, root, out)
     temporary = target.with_name(f".{target.name}.tmp-{os.getpid()}.json")  # papermill wants a suffix it knows
     begin = time.perf_counter()
@@ -178,6 +190,9 @@ def execute(name, parameters, root=ROOT, out=None, console=None):
         target.parent.mkdir(parents=True, exist_ok=True)
         failure = _papermill(Path(root, "notebooks", f"{name}.ipynb"), temporary, parameters, console or sys.stderr)
         record["seconds"] = round(time.perf_counter() - begin, 2)
+        if "records" in (components := record["components"]):  # its own cells may have added some
+            components["records"] = _records(root)
+            record["fingerprint"] = _sha256(components)
         if failure:
             raise NotebookFailed(f"{name}: {failure}; {_keep(temporary, failed, record, root)}")
         _write(target, _stamp(temporary, target, record, root))

@@ -83,6 +83,7 @@ METHOD_NAMES = {
     "fmix": "FMix w/o LP",
     "fmix_lp_map": "FMix with LP_map",
 }
+FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")  # what spreadsheets take for one (OWASP)
 VERDICTS = ("holds", "fails", "open")
 RANGE = re.compile(r"(?<![\w.])\d[\d.]*–\d[\d.]*\d")  # "0.3–0.7" stays on one line
 # Where an output's metadata hold the facts behind it. Not a form of its own: JupyterLab would show application/json in
@@ -191,6 +192,23 @@ def share(name: str, shown: Html) -> None:
     display(record, raw=True, metadata={"scrapbook": {"name": name, "mime_prefix": prefix}})
 
 
+def csv_text(frame: pd.DataFrame) -> str:
+    """The frame as CSV, without its index; what a spreadsheet would take for a formula is text in it."""
+    rows = itertools.chain([frame.columns], frame.itertuples(index=False, name=None))
+    return "".join(",".join(map(csv_cell, row)) + "\n" for row in rows)
+
+
+def csv_cell(value: Any) -> str:
+    """A value as a cell of a CSV: "" for a missing one, an apostrophe in front of what looks like a formula."""
+    text = "" if pd.api.types.is_scalar(value) and pd.isna(value) else str(value)
+    if text.startswith(FORMULA) or text.lstrip().startswith(FORMULA):
+        try:
+            float(text)  # a number is no formula
+        except ValueError:
+            text = f"'{text}"
+    return '"' + text.replace('"', '""') + '"' if any(sign in text for sign in ',;"\t\r\n') else text
+
+
 def class_colours(classes: Iterable[str]) -> list[str]:
     """The colour of each class; a class without one of its own gets the next of matplotlib's twenty."""
     others = itertools.cycle(matplotlib.color_sequences["tab20"])
@@ -256,7 +274,7 @@ def _image(draw: Callable[[Mapping[str, str]], Figure], name: str, vector: bool)
 
 
 def _csv_link(frame: pd.DataFrame, name: str) -> str:
-    text = base64.b64encode(frame.to_csv(index=False).encode()).decode()
+    text = base64.b64encode(csv_text(frame).encode()).decode()
     return f'<a download="{html.escape(name)}.csv" href="data:text/csv;base64,{text}">Data (CSV)</a>'
 
 

@@ -7,21 +7,21 @@ import html
 import json
 import math
 import re
-import shlex
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pandas as pd
 
-from rsbook import batch, figures
+from rsbook import batch, figures, receipts
+from rsbook.charts import METRIC_NAMES
 from rsbook.files import replacing
 from rsbook.parameters import BatchError, check_parameters, declared
 
 FRESH, STALE, MISSING, UNKNOWN = "fresh", "stale", "missing", "unknown"
 FOLDER = "_generated"  # of book/
 BADGES = "badges.json"  # for rsbook/sphinx_pages.py
-METRICS = {"map_macro": "mAP macro", "map_micro": "mAP micro", "rare": "mean AP of the rare classes"}
+METRICS = METRIC_NAMES | {"rare": "mean AP of the rare classes"}
 
 STATUS = """\
 # What is up to date
@@ -81,11 +81,11 @@ def status(pages):
         return f"{STATUS}\nNo notebook was executed yet.\n"
     counted = ", ".join(f"{number} {state}" for state, number in counts.items() if number)
     lines = [f"<p><strong>{counted}</strong> of {len(pages)} notebooks. {_times(pages)}</p>"]
-    versions = dict.fromkeys(filter(None, (_versions(page.receipt) for page in pages)))
+    versions = dict.fromkeys(filter(None, map(_versions, pages)))
     lines += [f"<p>Made with {html.escape('; or with '.join(versions))}.</p>"] if versions else []
     frame = pd.DataFrame(rows, dtype=object)
     table = figures.draw_table(frame, name="status", caption="Every notebook, and what made its page.")
-    return "\n\n".join([STATUS, *map(_block, lines), _small(table)]) + "\n"
+    return "\n\n".join([STATUS, *map(_block, lines), _wide(table)]) + "\n"
 
 
 def claims(pages, titles=None):
@@ -175,13 +175,14 @@ def _freshness(name, record, project, shared):
     then, parameters = _dict(record, "components"), dict(_dict(record, "parameters"))
     if not then:
         return STALE, "damaged"
-    if name not in batch.find([], project):
-        return STALE, "its notebook is gone"
     parameters["data_root"] = _whole(parameters.get("data_root"), project)
     try:
         notebook = batch.read(name, project)
+    except BatchError:
+        return STALE, "its notebook is gone"
+    try:
         check_parameters(notebook, _dict(record, "parameters"), name)
-        now = batch.fingerprint(notebook, parameters, shared)["components"]
+        now = batch.fingerprint(notebook, parameters, shared, project)["components"]
     except BatchError:
         return STALE, "its parameters changed"
     # with the parameters that it has: that others would be given now makes no page stale
@@ -202,9 +203,7 @@ def _command(name, parameters, project=None):
         own = {key: one.default for key, one in declared(batch.read(name, project), name).items()} if project else {}
     except BatchError:
         own = {}
-    given = {key: value for key, value in parameters.items() if value != own.get(key)}
-    words = [f"-p {shlex.quote(f'{key}={json.dumps(value)}')}" for key, value in given.items()]
-    return " ".join(["python -m rsbook run", shlex.quote(name), *words])
+    return receipts.command(name, {key: value for key, value in parameters.items() if value != own.get(key)})
 
 
 def _title_of_source(name, project):
@@ -277,7 +276,7 @@ def _claims_table(work, found):
         f"{'; '.join(dict.fromkeys(settings.values()))}; the difference is ours less the paper's.",
         data=data,
     )
-    return _small(table)
+    return _wide(table)
 
 
 def _badge(page):
@@ -297,9 +296,10 @@ def _link(page, note="", text=""):
 
 def _counted(rows):
     said = [row.get("verdict") for row in rows]
-    words = {"holds": "hold", "fails": "fail", "open": "are open"}
-    parts = [f'<span class="verdict-{kind}">{said.count(kind)} {words[kind]}</span>' for kind in figures.VERDICTS]
-    return f"Of {len(rows)} claims {', '.join(parts)}."
+    words = {"holds": ("hold", "holds"), "fails": ("fail", "fails"), "open": ("are open", "is open")}
+    counts = {kind: said.count(kind) for kind in figures.VERDICTS}
+    parts = [f'<span class="verdict-{kind}">{n} {words[kind][n == 1]}</span>' for kind, n in counts.items()]
+    return f"Of {len(rows)} {'claim' if len(rows) == 1 else 'claims'} {', '.join(parts)}."
 
 
 def _times(pages):
@@ -308,12 +308,18 @@ def _times(pages):
     runs = {
         key: _seconds(value) for page in pages for key, value in _dict(_dict(page.receipt, "runs"), "records").items()
     }
-    trained = f", the {len(runs)} training runs behind them {_duration(sum(runs.values()))}" if runs else ""
-    return f"The pages took {_duration(took) or '0 s'}{trained}."
+    behind = "training run" if len(runs) == 1 else f"{len(runs)} training runs"
+    trained = f", the {behind} behind them {_duration(sum(runs.values()))}" if runs else ""
+    return f"The pages took {_duration(took)}{trained}."
 
 
 def _training(runs):
-    return f"{_duration(runs.get('seconds')) or '–'}, {runs.get('total')} runs ({runs.get('fresh')} for this page)"
+    total, fresh = runs.get("total"), runs.get("fresh")
+    if total == 1:
+        whence = "1 run, trained for this page" if fresh else "1 run, from its record"
+    else:
+        whence = f"{total} runs, {'none' if not fresh else 'all' if fresh == total else fresh} trained for this page"
+    return f"{_duration(runs.get('seconds')) or '–'}: {whence}"
 
 
 def _settings(page):
@@ -324,9 +330,8 @@ def _settings(page):
     return f"{preset or 'unknown'} preset on {data or 'unknown data'}"
 
 
-def _versions(facts):
-    found = {"Python": facts.get("python"), **_dict(facts, "versions")}
-    return ", ".join(f"{name} {version}" for name, version in found.items() if version is not None)
+def _versions(page):
+    return receipts.versions(page.receipt.get("python"), _dict(page.receipt, "versions"))
 
 
 def _when(text):
@@ -342,11 +347,7 @@ def _seconds(value):
 
 
 def _duration(seconds):
-    if not isinstance(seconds, int | float):
-        return None
-    minutes, seconds = divmod(round(_seconds(seconds)), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
+    return receipts.duration(_seconds(seconds)) if isinstance(seconds, int | float) else None
 
 
 def _cell(value):
@@ -358,8 +359,8 @@ def _markdown(text):
     return re.sub(r"([^\w\s])", r"\\\1", re.sub(r"\s+", " ", text))
 
 
-def _small(table):
-    return _block(f'<div class="rsbook-claims">{table.html}</div>')
+def _wide(table):
+    return _block(f'<div class="rsbook-wide">{table.html}</div>')
 
 
 def _block(text):

@@ -11,16 +11,16 @@ import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import psutil
 
-from rsbook.devices import resolve_device
 from rsbook.figures import Html
 from rsbook.parameters import declared
-from rsbook.runs import provenance
-from rsbook.scenes import Scenes
+
+if TYPE_CHECKING:  # rendering does without torch
+    from rsbook.scenes import Scenes
 
 ROOT = Path(__file__).parents[1]
 
@@ -53,14 +53,35 @@ def notice(preset: str) -> Html | None:
     return Html(f'<p class="rsbook-notice"><strong>{text}</strong></p>', text=text)
 
 
+def command(notebook: str, parameters: Mapping[str, Any]) -> str:
+    """The line that makes the page of a notebook with these parameters."""
+    given = [f"-p {shlex.quote(f'{name}={json.dumps(value)}')}" for name, value in parameters.items()]
+    return " ".join(["python -m rsbook run", shlex.quote(notebook), *given])
+
+
+def duration(seconds: float) -> str:
+    """Seconds as "1 h 15 min", "2 min 3 s" or "4 s"."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
+
+
+def versions(python: str | None, libraries: Mapping[str, str | None]) -> str:
+    """Python and libraries with their versions; what is not installed is left out."""
+    found = {"Python": python, **libraries}
+    return ", ".join(f"{name} {version}" for name, version in found.items() if version is not None)
+
+
 def _facts(notebook: str, parameters: dict[str, Any], data: Scenes, runs: pd.DataFrame | None) -> dict[str, Any]:
+    from rsbook.devices import resolve_device
+    from rsbook.runs import provenance
+
     here = provenance(resolve_device(parameters.get("device", "auto")))
-    given = " ".join(f"-p {shlex.quote(f'{k}={json.dumps(v)}')}" for k, v in parameters.items())
     behind = None if runs is None or runs.empty else _runs(runs)
     return {
         "rsbook": "receipt",
         "notebook": notebook,
-        "command": f"python -m rsbook run {notebook} {given}",
+        "command": command(notebook, parameters),
         "preset": parameters.get("preset"),
         "parameters": parameters,
         "dataset": data.name,
@@ -101,8 +122,8 @@ def _told(facts: Mapping[str, Any]) -> dict[str, str]:
         "Seeds": ", ".join(map(str, facts["seeds"] or [])) or "none of its own",
         "Code": _code(facts),
         "Machine": f"{facts['device']}, {facts['system']}",
-        "Versions": _versions(facts),
-        "Made": f"{made:%Y-%m-%d %H:%M} UTC, {_duration(facts['seconds'])} after the start",
+        "Versions": versions(facts["python"], facts["versions"]),
+        "Made": f"{made:%Y-%m-%d %H:%M} UTC, {duration(facts['seconds'])} after the start",
     }
     return told | (_training(facts["runs"]) if facts["runs"] else {})
 
@@ -111,9 +132,9 @@ def _training(runs: Mapping[str, Any]) -> dict[str, str]:
     where = runs["provenance"]
     return {
         "Runs": f"{runs['total']}, of which {runs['fresh']} trained for this page and {runs['read']} read from records",
-        "Training": f"{_duration(runs['seconds'])} in all, on " + "; ".join(sorted({one["device"] for one in where})),
+        "Training": f"{duration(runs['seconds'])} in all, on " + "; ".join(sorted({one["device"] for one in where})),
         "Code of the runs": "; ".join(sorted({_code(one) for one in where})),
-        "Versions of the runs": "; ".join(sorted({_versions(one) for one in where})),
+        "Versions of the runs": "; ".join(sorted({versions(one["python"], one["versions"]) for one in where})),
     }
 
 
@@ -123,15 +144,5 @@ def _code(facts: Mapping[str, Any]) -> str:
     return f"commit {facts['commit'][:12]}" + (" with uncommitted changes" if facts["uncommitted_changes"] else "")
 
 
-def _versions(facts: Mapping[str, Any]) -> str:
-    found = {"Python": facts["python"], **facts["versions"]}
-    return ", ".join(f"{name} {version}" for name, version in found.items() if version is not None)
-
-
 def _kernel_start() -> float:
     return psutil.Process().create_time()
-
-
-def _duration(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    return f"{minutes} min {seconds} s" if minutes else f"{seconds} s"

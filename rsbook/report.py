@@ -5,6 +5,7 @@ import hashlib
 import html.parser
 import importlib.metadata
 import importlib.resources
+import itertools
 import json
 import os
 import re
@@ -209,8 +210,18 @@ def _jupyter_book(root, folder):
     done = subprocess.run(command, cwd=root, **QUIET)
     if done.returncode:
         lines = re.sub(r"\x1b\[[\d;]*m", "", done.stdout + done.stderr).replace(f"{root}{os.sep}", "").splitlines()
-        told = [line for line in lines if re.search(r"\b(WARNING|ERROR|CRITICAL):|exception:", line)]
+        told = [line for line in lines if re.search(r"\b(WARNING|ERROR|CRITICAL):", line)] + _raised(lines)
         raise ReportError("\n".join(["jupyter-book stopped:", *(told or lines[-20:])]))
+
+
+def _raised(lines):
+    """What the error that stopped Sphinx says, as one line if any: its traceback stands before jupyter-book's own."""
+    caused = "The above exception was the direct cause of the following exception:"
+    end = max((i for i, line in enumerate(lines) if line == caused), default=0)
+    frames = [i for i, line in enumerate(lines[:end]) if line.startswith('  File "')]
+    said = itertools.dropwhile(lambda line: line.startswith("    "), lines[frames[-1] + 1 : end] if frames else [])
+    text = " ".join(" ".join(said).split())
+    return [re.sub(r"^(\w+\.)+", "", text)] if text else []
 
 
 def _vendor_stamp(book):

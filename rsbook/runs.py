@@ -39,6 +39,7 @@ LIBRARIES = (
     *("scipy", "scikit-image", "scikit-learn", "kornia", "captum"),
 )
 
+WHERE = ("root", "device", "checkpoint")  # what a function is called with that is no part of a run
 FACTS = ("function", "parameters", "data", "sources")  # what identifies a run
 
 Parameters = dict[str, Any]
@@ -109,7 +110,7 @@ def stored(
     """
     folder, sources, defaults = _folder(function, store), source_hashes(function), _plain(_defaults(function))
     fixed = _plain(fixed)
-    if unknown := sorted(fixed.keys() - set(inspect.signature(function).parameters)):
+    if unknown := sorted(fixed.keys() - (inspect.signature(function).parameters.keys() - set(WHERE))):
         raise ValueError(f"{_name(function)} takes no {', '.join(unknown)}")
     found = []
     for path in folder.glob("*.json"):
@@ -269,8 +270,7 @@ def _plain(parameters: Mapping[str, Any]) -> Parameters:
 def _defaults(function: Callable[..., Any]) -> Parameters:
     """What the function's own parameters are when they are not given."""
     ours = inspect.signature(function).parameters.items()
-    where = ("root", "device", "checkpoint")
-    return {name: p.default for name, p in ours if p.default is not p.empty and name not in where}
+    return {name: p.default for name, p in ours if p.default is not p.empty and name not in WHERE}
 
 
 def _without(parameters: Parameters, defaults: Parameters) -> Parameters:

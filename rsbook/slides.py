@@ -134,7 +134,7 @@ def _size(output):
         return len(output.text.splitlines()) + 1 if output.name == "stdout" else 0
     data = output.get("data", {})
     markup = data.get("text/html", "")
-    if not SHOWN & set(data) or "rsbook-receipt" in markup:
+    if not SHOWN & set(data) or "rsbook-receipt" in markup or markup.startswith("<noscript>"):  # an explorer's figure
         return 0
     if WIDGET in data:
         return ROOM
@@ -194,54 +194,58 @@ def _parser(citations):
 
     extensions = {"amsmath", "attrs_block", "attrs_inline", "colon_fence", "deflist", "dollarmath"}
     parser = create_md_parser(MdParserConfig(enable_extensions=extensions), RendererHTML)
-
-    def role(_, tokens, index, *__):
-        name, text = tokens[index].meta["name"], tokens[index].content
-        if name.startswith("cite"):
-            return html.escape(_cited(text, citations, textual=name == "cite:t"))
-        if name == "math":
-            return f'<span class="math">\\({html.escape(text)}\\)</span>'
-        return html.escape(re.sub(r"\s*<[^<>]*>$", "", text))  # `text <target>`
-
-    def directive(renderer, tokens, index, options, env):
-        token = tokens[index]
-        found = re.match(r"\{([\w:-]+)\}\s*(.*)", token.info.strip())
-        if not found:
-            return RendererHTML.fence(renderer, tokens, index, options, env)
-        name, title = found.groups()
-        if name in ("glue", "glue:figure", "bibliography", "image", "figure", "include", "tableofcontents"):
-            return ""
-        body = parser.render(re.sub(r"\A(:[\w-]+:.*\n|\s*\n)*", "", token.content))
-        if name == "math":
-            return _display_math(token.content)
-        if name == "dropdown" or ":class: dropdown" in token.content:
-            return f"<details><summary>{parser.renderInline(title or name.title())}</summary>{body}</details>"
-        head = f'<p class="title">{parser.renderInline(title)}</p>' if title and name != "container" else ""
-        return f'<div class="box">{head}{body}</div>'
-
-    def inline_math(_, tokens, index, *__):
-        return f'<span class="math">\\({html.escape(tokens[index].content)}\\)</span>'
-
-    def display_math(_, tokens, index, *__):
-        return _display_math(tokens[index].content)
-
-    def nothing(*_):
-        return ""
-
-    def picture(_, tokens, index, *__):
-        return html.escape(tokens[index].content)
-
-    rules = {"myst_role": role, "fence": directive, "colon_fence": directive, "math_inline": inline_math}
-    rules |= dict.fromkeys(("math_block", "math_block_label", "math_inline_double", "amsmath"), display_math)
-    rules |= dict.fromkeys(("myst_target", "myst_line_comment", "myst_block_break"), nothing) | {"image": picture}
-    for name, rule in rules.items():
+    parser.options.update(parser=parser, citations=citations)  # where the rules find them
+    for name, rule in RULES.items():
         parser.add_render_rule(name, rule)
     parser.core.ruler.push("links_that_lead_out", _keep_outer_links)
     return parser
 
 
-def _display_math(text):
-    return f'<div class="math">\\[{html.escape(text.strip())}\\]</div>'
+def _role(renderer, tokens, index, options, *__):
+    name, text = tokens[index].meta["name"], tokens[index].content
+    if name.startswith("cite"):
+        return html.escape(_cited(text, options["citations"], textual=name == "cite:t"))
+    if name == "math":
+        return _inline_math(renderer, tokens, index)
+    return html.escape(re.sub(r"\s*<[^<>]*>$", "", text))  # `text <target>`
+
+
+def _directive(renderer, tokens, index, options, env):
+    token, parser = tokens[index], options["parser"]
+    found = re.match(r"\{([\w:-]+)\}\s*(.*)", token.info.strip())
+    if not found:
+        return type(renderer).fence(renderer, tokens, index, options, env)
+    name, title = found.groups()
+    if name in ("glue", "glue:figure", "bibliography", "image", "figure", "include", "tableofcontents"):
+        return ""
+    if name == "math":
+        return _display_math(renderer, tokens, index)
+    body = parser.render(re.sub(r"\A(:[\w-]+:.*\n|\s*\n)*", "", token.content))
+    if name == "dropdown" or ":class: dropdown" in token.content:
+        return f"<details><summary>{parser.renderInline(title or name.title())}</summary>{body}</details>"
+    head = f'<p class="title">{parser.renderInline(title)}</p>' if title and name != "container" else ""
+    return f'<div class="box">{head}{body}</div>'
+
+
+def _inline_math(_, tokens, index, *__):
+    return f'<span class="math">\\({html.escape(tokens[index].content)}\\)</span>'
+
+
+def _display_math(_, tokens, index, *__):
+    return f'<div class="math">\\[{html.escape(tokens[index].content.strip())}\\]</div>'
+
+
+def _picture(_, tokens, index, *__):
+    return html.escape(tokens[index].content)
+
+
+def _nothing(*_):
+    return ""
+
+
+RULES = {"myst_role": _role, "fence": _directive, "colon_fence": _directive, "math_inline": _inline_math}
+RULES |= dict.fromkeys(("math_block", "math_block_label", "math_inline_double", "amsmath"), _display_math)
+RULES |= dict.fromkeys(("myst_target", "myst_line_comment", "myst_block_break"), _nothing) | {"image": _picture}
 
 
 def _keep_outer_links(state):

@@ -1,5 +1,6 @@
 """What several test files share."""
 
+import contextlib
 import shutil
 from pathlib import Path
 
@@ -37,24 +38,32 @@ def tiny_scenes():
 
 
 @pytest.fixture(scope="session")
-def smoke_notebooks(tmp_path_factory):
+def smoke_store(tmp_path_factory):
+    """The records of the notebooks in the smoke preset: a store of its own, so that it trains, whatever ran before."""
+    return str(tmp_path_factory.mktemp("runs"))
+
+
+@pytest.fixture(scope="session")
+def smoke_notebooks(tmp_path_factory, smoke_store):
     """The folder with every notebook executed in the smoke preset."""
     folder = tmp_path_factory.mktemp("executed")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RSBOOK_STORE", str(tmp_path_factory.mktemp("runs")))  # so that it trains, whatever ran before
+        patch.setenv("RSBOOK_STORE", smoke_store)
         assert batch.run([], {"preset": "smoke"}, ROOT, folder) == []
     return folder
 
 
 @pytest.fixture(scope="session")
-def html_folder(smoke_notebooks, tmp_path_factory):
+def html_folder(smoke_notebooks, smoke_store, tmp_path_factory):
     """The book, built from these in a folder of its own, warnings as errors."""
     root = tmp_path_factory.mktemp("root")
     ignored = shutil.ignore_patterns("_executed", "_generated", "vendor")
     shutil.copytree(ROOT / "book", root / "book", ignore=ignored)
     shutil.copytree(smoke_notebooks, root / "book" / "_executed")
     shutil.copy(ROOT / "_config.yml", root)
-    return report.render(root, project=ROOT)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RSBOOK_STORE", smoke_store)  # or a page that lists the records would be stale
+        return report.render(root, project=ROOT)
 
 
 @pytest.fixture(scope="session")
@@ -64,3 +73,24 @@ def chromium():
 
     with launch() as started:
         yield started
+
+
+@pytest.fixture
+def opened(chromium, tmp_path):
+    """Opens an explorer on a page of its own, 900 pixels wide and high; what goes wrong there fails the test."""
+    from browser import offline_page
+    from explorer_page import write_page
+
+    found = []
+    with contextlib.ExitStack() as stack:
+
+        def open_(made, theme="light", width=900, **options):
+            viewport = {"width": width, "height": 900}
+            page, problems = stack.enter_context(offline_page(chromium, viewport=viewport, **options))
+            found.append(problems)
+            page.goto(write_page(made, tmp_path / f"{len(found)}.html", theme))
+            page.wait_for_function("window.explorer")
+            return page
+
+        yield open_
+        assert [problem for problems in found for problem in problems] == []

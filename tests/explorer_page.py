@@ -2,13 +2,15 @@
 
 import base64
 import json
+import re
+from pathlib import Path
 
 # The model is to a module what anywidget's is: traits, listeners, bytes as DataView. Tests read `explorer.state`.
 PAGE = """<!doctype html>
-<html lang="en" data-theme="THEME"><head><meta charset="utf-8"><title>An explorer</title><style>STYLE
-:root { --pst-color-text-base: INK; --pst-color-text-muted: MUTED; --pst-color-background: BACKGROUND; GOODBAD }
+<html lang="en" ATTRIBUTE><head><meta charset="utf-8"><title>An explorer</title><style>STYLE
+VARIABLES
 body { margin: 1rem; background: BACKGROUND; color: INK; }</style></head>
-<body><main><h1>An explorer</h1><div id="place"></div></main>
+<body ATTRIBUTE><main><h1>An explorer</h1><div id="place"></div></main>
 <script type="application/json" id="state">STATE</script>
 <script type="module">
   const read = (text) => JSON.parse(text, (_, value) => value && value.base64 !== undefined
@@ -33,9 +35,29 @@ body { margin: 1rem; background: BACKGROUND; color: INK; }</style></head>
   window.explorer = model;
 </script></body></html>
 """
-DARK = "--rsbook-good: #6fc796; --rsbook-bad: #ff9a9f; --rsbook-open: #e8bd6b;"
-# paper, ink, muted ink and verdicts, as in the book
-COLOURS = {"light": ("#ffffff", "#1f2328", "#48566b", ""), "dark": ("#121212", "#ced6dd", "#9ca4af", DARK)}
+# The rules of the book's style that set its own colours, those of verdicts among them.
+BOOK_CSS = (Path(__file__).parents[1] / "book" / "assets" / "rsbook.css").read_text("utf-8")
+BOOK = "\n".join(re.findall(r"^[^\n{}]*\{[^{}]*--rsbook-bad:[^{}]*\}", BOOK_CSS, re.M))
+THEME = (
+    "--pst-color-text-base: {}; --pst-color-text-muted: {}; --pst-color-background: {}; --pst-color-surface: {};"
+    "--pst-color-border: {};"
+)
+JUPYTERLAB = (
+    "--jp-content-font-color1: {}; --jp-content-font-color2: {}; --jp-layout-color1: {}; --jp-layout-color2: {};"
+    "--jp-border-color1: {}; --jp-brand-color1: #2196f3;"
+)
+# an attribute; colours: names, then ink, muted ink, paper, raised paper, lines; further rules
+THEMES = {
+    "light": ('data-theme="light"', THEME, ("#1f2328", "#48566b", "#ffffff", "#f3f4f5", "#d1d5da"), BOOK),
+    "dark": ('data-theme="dark"', THEME, ("#ced6dd", "#9ca4af", "#121212", "#29313d", "#48566b"), BOOK),
+    "jupyterlab-dark": (
+        'data-jp-theme-light="false"',
+        JUPYTERLAB,
+        ("#ffffff", "#b3b3b3", "#212121", "#424242", "#616161"),
+        "",
+    ),
+}
+TWO_FRAMES = "new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
 
 
 def write_page(explorer, path, theme="light"):
@@ -47,11 +69,40 @@ def write_page(explorer, path, theme="light"):
     names = [name for name in explorer.keys if not name.startswith("_")]
     state = {name: getattr(explorer, name) for name in names if name not in ("layout", "comm", "tooltip", "tabbable")}
     text = json.dumps(state | {"esm": explorer._esm}, default=plain).replace("<", "\\u003c")
-    background, ink, muted, others = COLOURS[theme]
-    filled = {"THEME": theme, "STYLE": explorer._css, "BACKGROUND": background, "INK": ink, "MUTED": muted}
-    filled |= {"GOODBAD": others, "STATE": text}
+    attribute, variables, colours, rules = THEMES[theme]
+    filled = {"ATTRIBUTE": attribute, "STYLE": explorer._css, "BACKGROUND": colours[2], "INK": colours[0]}
+    filled |= {"VARIABLES": f":root {{ {variables.format(*colours)} }} {rules}", "STATE": text}
     page = PAGE
     for name, value in filled.items():
         page = page.replace(name, value)
     path.write_text(page, encoding="utf-8")
     return path.as_uri()
+
+
+def wait_two_frames(page):
+    """After the first of them an explorer has drawn what its state says."""
+    page.evaluate(TWO_FRAMES)
+
+
+def copy_state(page, made, names):
+    """Give the explorer in Python these traits as they are on the page, once it shows them."""
+    wait_two_frames(page)
+    for name, value in page.evaluate("(names) => names.map((name) => [name, explorer.state[name]])", list(names)):
+        setattr(made, name, value)
+
+
+def shown_rows(page):
+    """What the first table says: {first cell of a row: the others}."""
+    rows = page.locator(".rsbook-explorer-table tbody tr:visible").all()
+    return {row.locator("th").inner_text(): row.locator("td").all_inner_texts() for row in rows}
+
+
+def drag(page, locator, down, right):
+    """Drag the middle of what is located by so many pixels of the screen."""
+    locator.scroll_into_view_if_needed()
+    box = locator.bounding_box()
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    page.mouse.move(x, y)
+    page.mouse.down()
+    page.mouse.move(x + right, y + down, steps=4)
+    page.mouse.up()

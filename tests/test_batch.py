@@ -124,6 +124,7 @@ def edit_cell(cell, **keys):
         (edit("rsbook/mixing.py", "a = 2\n"), "rsbook sources changed"),
         (edit("rsbook/archives/new.py", ""), "rsbook sources changed"),
         (edit("rsbook/widgets/map.mjs", "let b\n"), "rsbook sources changed"),
+        (edit("rsbook/widgets/explorer.css", "p {}\n"), "rsbook sources changed"),
         (lambda root: Path(root, "rsbook/mixing.py").rename(root / "rsbook/mix.py"), "rsbook sources changed"),
         (edit("data/bluemarble/SHA256SUMS", "01  a.tif\n"), "data changed"),
         (edit("data/deeper/SHA256SUMS", "01  a.tif\n"), "data changed"),
@@ -158,6 +159,7 @@ def test_each_change_runs_the_notebook_again_and_says_why(tmp_path, papermill, c
         edit("rsbook/__pycache__/mixing.pyc", "compiled"),
         edit("data/bluemarble/notes.txt", "x"),
         edit("README.md", "x"),
+        edit("_runs/work.run/0123.json", "{}"),
     ],
 )
 def test_nothing_else_runs_it_again(tmp_path, papermill, change):
@@ -189,6 +191,46 @@ def test_an_archive_elsewhere_runs_it_again_when_it_changes(tmp_path, papermill)
     assert batch.why_run("w/n", given, root) is None
     manifest.write_text("11  a.tif")
     assert batch.why_run("w/n", given, root) == "data changed"
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_a_page_of_all_records_runs_again_when_there_are_others(tmp_path, monkeypatch, elsewhere):
+    root, store = make_root(tmp_path / "root", w__n=notebook("a = 1", "runs.stored(f)")), tmp_path / "root" / "_runs"
+    monkeypatch.delenv("RSBOOK_STORE", raising=False)
+    if elsewhere:
+        store = tmp_path / "store"
+        monkeypatch.setenv("RSBOOK_STORE", str(store))
+
+    class AddsOne(FakePapermill):
+        def __call__(self, *given):
+            edit("f/own.json", "{}")(store)
+            return super().__call__(*given)
+
+    papermill = AddsOne()
+    monkeypatch.setattr(batch, "_papermill", papermill)
+    for change in (
+        lambda: None,
+        lambda: edit("f/another.json", "{}")(store),
+        lambda: edit("g/another.json", "{}")(store),
+        lambda: (store / "f" / "another.json").unlink(),
+    ):
+        change()
+        assert batch.why_run("w/n", {}, root) == ("records changed" if papermill.ran else "missing")
+        assert batch.run(root=root) == []
+        assert batch.why_run("w/n", {}, root) is None, "its own are there already"
+    assert len(papermill.ran) == 4
+    edit("f/another.safetensors", "x")(store)
+    edit("f/.another.json.1.tmp", "x")(store)
+    assert batch.why_run("w/n", {}, root) is None
+
+
+def test_records_that_a_page_only_writes_of_do_not_run_it_again(tmp_path, papermill):
+    page = notebook("a = 1", "'runs.stored(f)'")
+    page["cells"][1] = {"cell_type": "markdown", "id": "c1", "metadata": {}, "source": "`runs.stored(f)`"}
+    make_root(tmp_path, w__n=page)
+    batch.run(root=tmp_path)
+    edit("_runs/f/another.json", "{}")(tmp_path)
+    assert batch.why_run("w/n", {}, tmp_path) is None
 
 
 def test_the_record_says_what_ran(tmp_path, papermill):

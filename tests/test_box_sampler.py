@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 import torch
 import traitlets
-from explorer_page import write_page
+from explorer_page import copy_state, wait_two_frames
 
 from rsbook import mixing
 from rsbook.widgets import BoxSampler
 
+STATE = ("area_range", "seed", "draws")
 BUTTON = 'div.rsbook-controls > button:text-is("{}")'
 
 
@@ -142,32 +143,6 @@ def test_the_state_is_small_and_the_fallback_a_figure():
 # In a browser
 
 
-@pytest.fixture
-def shown(chromium, tmp_path):
-    """A function that opens a sampler: its page, and a copy of the page's state into it."""
-    pages = []
-
-    def show(made, theme="light", width=900):
-        page = chromium.new_page(viewport={"width": width, "height": 900})
-        pages.append(page)
-        page.on("pageerror", lambda error: pytest.fail(f"uncaught exception: {error}"))
-        page.goto(write_page(made, tmp_path / "page.html", theme))
-        page.wait_for_function("window.explorer")
-
-        def copy():
-            page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
-            for name, value in page.evaluate(
-                "(({ area_range, seed, draws }) => ({ area_range, seed, draws }))(explorer.state)"
-            ).items():
-                setattr(made, name, value)
-
-        return page, copy
-
-    yield show
-    for page in pages:
-        page.close()
-
-
 def share(value):
     return "–" if np.isnan(value) else f"{100 * value:.2f} %"
 
@@ -201,13 +176,13 @@ def assert_painted(page, made):
         assert np.minimum(*(np.abs(pixels[..., :3] - one).max(axis=-1) for one in near)).max() == 0
 
 
-def test_buttons_draw_boxes_and_what_is_shown_is_what_python_has(shown):
+def test_buttons_draw_boxes_and_what_is_shown_is_what_python_has(opened):
     made = BoxSampler(30, 24)
-    page, copy = shown(made)
+    page = opened(made)
     assert_shown_is_read_out(page, made)
     for text, total in (("Draw 1 box", 1), ("Draw 100 boxes", 101), ("Draw 1,000 boxes", 1101)):
         page.click(BUTTON.format(text))
-        copy()
+        copy_state(page, made, STATE)
         assert len(made.boxes()) == total
         assert_shown_is_read_out(page, made)
     last = page.locator(".rsbook-shown rect").evaluate_all(
@@ -225,18 +200,18 @@ def test_buttons_draw_boxes_and_what_is_shown_is_what_python_has(shown):
     np.testing.assert_allclose(np.array(heights) / max(heights), shares / shares.max())
 
     page.click(BUTTON.format("Start again"))
-    copy()
+    copy_state(page, made, STATE)
     assert (made.seed, made.draws) == (2, 0)
     assert page.locator(".rsbook-shown rect").count() == 0
     assert_shown_is_read_out(page, made)
 
 
-def test_sliders_keep_their_order_by_key_and_mouse_and_the_draws_stay(shown):
+def test_sliders_keep_their_order_by_key_and_mouse_and_the_draws_stay(opened):
     made = BoxSampler(20, 32, (0.3, 0.35))
-    page, copy = shown(made)
+    page = opened(made)
     page.click(BUTTON.format("Draw 100 boxes"))
     smallest, largest = page.get_by_label("Smallest area A_min"), page.get_by_label("Largest area A_max")
-    copy()
+    copy_state(page, made, STATE)
     draws = made.draws
     for key, slider, expected in (
         ("ArrowRight", smallest, [0.35, 0.35]),
@@ -246,63 +221,63 @@ def test_sliders_keep_their_order_by_key_and_mouse_and_the_draws_stay(shown):
         ("End", largest, [0.05, 1.0]),
     ):
         slider.press(key)
-        copy()
+        copy_state(page, made, STATE)
         assert (made.area_range, made.draws) == (expected, draws)
         assert_shown_is_read_out(page, made)
     where = largest.bounding_box()
     page.mouse.click(where["x"] + where["width"] / 2, where["y"] + where["height"] / 2)
-    copy()
+    copy_state(page, made, STATE)
     assert made.area_range[0] == 0.05
     assert 0.4 <= made.area_range[1] <= 0.6
     assert_shown_is_read_out(page, made)
     assert largest.get_attribute("aria-valuetext") == f"{made.area_range[1]:.2f}"
 
     page.get_by_role("button", name="0.1–0.7").click()
-    copy()
+    copy_state(page, made, STATE)
     assert made.area_range == [0.1, 0.7]
     pressed = page.locator("[aria-pressed=true]").all_inner_texts()
     assert pressed == ["0.1–0.7"]
     assert_shown_is_read_out(page, made)
 
 
-def test_a_range_without_boxes_and_one_with_few_end_the_drawing(shown):
+def test_a_range_without_boxes_and_one_with_few_end_the_drawing(opened):
     made = BoxSampler(7, 7)
-    page, copy = shown(made)
+    page = opened(made)
     page.evaluate("explorer.set('area_range', [0.95, 0.95])")
-    copy()
+    copy_state(page, made, STATE)
     assert "No box of whole pixels in 7 × 7" in page.inner_text(".rsbook-area")
     assert page.locator(BUTTON.format("Draw 1 box")).is_disabled()
     assert_shown_is_read_out(page, made)
 
     made = BoxSampler(120, 120, (1.0, 1.0))
-    page, copy = shown(made)
+    page = opened(made)
     page.click(BUTTON.format("Draw 1,000 boxes"))
-    copy()
+    copy_state(page, made, STATE)
     assert made.draws == made.max_draws  # about one draw in 50 million fits
     assert "start again" in page.inner_text(".rsbook-area")
     assert_shown_is_read_out(page, made)
     page.click(BUTTON.format("Start again"))
-    copy()
+    copy_state(page, made, STATE)
     assert page.locator(BUTTON.format("Draw 1 box")).is_enabled()
 
 
-def test_as_large_as_the_papers_images_the_page_counts_as_python_does(shown):
+def test_as_large_as_the_papers_images_the_page_counts_as_python_does(opened):
     made = BoxSampler(120, 120)
-    page, copy = shown(made)
+    page = opened(made)
     for area_range in made.area_ranges:
         page.evaluate("(range) => explorer.set('area_range', range)", area_range)
-        copy()
+        copy_state(page, made, STATE)
         assert_shown_is_read_out(page, made)
     page.click(BUTTON.format("Draw 1,000 boxes"))
-    copy()
+    copy_state(page, made, STATE)
     assert_shown_is_read_out(page, made)
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
-def test_a_phone_shows_it_without_sideways_scrolling_and_all_is_named(shown, theme):
-    page, copy = shown(BoxSampler(32, 32), theme, width=390)
+def test_a_phone_shows_it_without_sideways_scrolling_and_all_is_named(opened, theme):
+    page = opened(BoxSampler(32, 32), theme, width=390)
     page.click(BUTTON.format("Draw 100 boxes"))
-    copy()
+    wait_two_frames(page)
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     unnamed = page.locator(".rsbook-explorer canvas, .rsbook-explorer [role=img], .rsbook-explorer input")
     for one in unnamed.all():

@@ -379,12 +379,52 @@ def test_an_answer_that_fights_back_gets_a_hint():
 
         __sub__ = __rsub__ = __abs__ = __eq__ = __repr__ = __float__
 
+    class HostileName(str):
+        __slots__ = ()
+
+        def __eq__(self, other):
+            raise RuntimeError("<script>")
+
+        __hash__ = __str__ = __iter__ = __len__ = __eq__
+
+    class HostileTensor(torch.Tensor):
+        @classmethod
+        def __torch_function__(cls, function, types, args=(), kwargs=None):
+            if function is torch.Tensor.sub or "sub" in str(function):
+                raise RuntimeError("<script>")
+            return super().__torch_function__(function, types, args, kwargs or {})
+
+    class HostileClass:
+        @property
+        def __class__(self):
+            raise RuntimeError("<script>")
+
     named = type("<script>", (), {})()
-    for answer in (Hostile(1), named):
+    for answer in (Hostile(1), HostileName("x"), torch.ones(3).as_subclass(HostileTensor), HostileClass(), named):
         for case in CASES:
             shown = check(case, answer)
             assert state(shown) == "hint"
             assert "<script>" not in shown.html
+
+
+@pytest.mark.parametrize(
+    ("name", "answer", "context"),
+    [
+        ("spread_of_gain", 1.0, ({"cutmix", "cutmix_lp_map"},)),
+        ("costliest", "mask_shift", (COST.drop(columns="map_micro"),)),
+        ("pairs_ahead", 50.0, (EVERY.drop(columns="seed"),)),
+        ("changed_pixels", 50.0, (MAPS, None)),
+        ("lost_labels", torch.zeros(3), (BEFORE, AFTER[:5])),
+        ("blind_network", 50.0, (SHARE[:2], LABELS)),
+    ],
+)
+def test_a_fault_of_the_page_is_not_blamed_on_the_answer(name, answer, context):
+    with pytest.raises((KeyError, TypeError, AttributeError, RuntimeError)):
+        getattr(exercises, f"check_{name}")(answer, *context)
+
+
+def test_three_dots_are_no_answer_even_on_a_page_at_fault():
+    assert state(exercises.check_changed_pixels(..., MAPS, None)) == "open"
 
 
 @given(st.floats() | st.integers() | st.text() | st.none() | st.lists(st.floats(), max_size=4))

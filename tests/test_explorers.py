@@ -6,12 +6,12 @@ import zlib
 import numpy as np
 import pytest
 import torch
-from explorer_page import write_page
+from explorer_page import THEMES, copy_state, drag, shown_rows, wait_two_frames
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Generator
 
-from rsbook import mixing, positions, scenes
+from rsbook import mixing, positions, report, scenes
 from rsbook.widgets import CutMixExplorer, explorer
 
 
@@ -127,38 +127,9 @@ def test_pictures_of_reflectances_are_bytes():
     assert torch.equal(explorer.rgb(data, [2])[0], data.images[2].movedim(0, -1))
 
 
-@pytest.fixture
-def opened(chromium, tmp_path):
-    """Opens an explorer on a page of its own; what goes wrong there fails the test."""
-    pages, wrong = [], []
-
-    def open_(made, theme="light", width=900, touch=False):
-        context = chromium.new_context(viewport={"width": width, "height": 900}, has_touch=touch)
-        page = context.new_page()
-        page.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
-        page.on("pageerror", lambda error: wrong.append(str(error)))
-        page.goto(write_page(made, tmp_path / f"{len(pages)}.html", theme))
-        page.wait_for_function("window.explorer")
-        pages.append(context)
-        return page
-
-    yield open_
-    for context in pages:
-        context.close()
-    assert wrong == []
-
-
-def shown_rows(page):
-    """What the table says: {class: [pixels, by area, by map, …]}."""
-    rows = page.locator(".rsbook-explorer-table tbody tr:visible").all()
-    return {row.locator("th").inner_text(): row.locator("td").all_inner_texts() for row in rows}
-
-
 def agree(page, made):
     """The table on the page says what Python computes for the page's state."""
-    page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
-    for name in ("first", "second", "box", "source", "area_range"):
-        setattr(made, name, page.evaluate(f"explorer.state.{name}"))
+    copy_state(page, made, ("first", "second", "box", "source", "area_range"))
     shown = shown_rows(page)
     assert shown
     for row in made.read_out().to_dict("records"):
@@ -174,15 +145,6 @@ def agree(page, made):
             assert float(text.split()[0]) == pytest.approx(float(value), abs=0.005)
             assert ("wrongly added" in text) == (value > 0 and not row["reference_map"])
             assert ("wrongly removed" in text) == (value == 0 and row["reference_map"])
-
-
-def drag(page, locator, down, right):
-    box = locator.bounding_box()
-    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
-    page.mouse.move(x, y)
-    page.mouse.down()
-    page.mouse.move(x + right, y + down, steps=4)
-    page.mouse.up()
 
 
 def test_drag_keys_and_choices_change_what_python_computes_too(opened):
@@ -239,18 +201,87 @@ def test_boxes_stay_in_their_scenes_whatever_is_dragged(opened):
     assert left < right
 
 
+def test_screen_readers_hear_what_is_new_when_the_hand_rests(opened):
+    masks = positions.from_explanation_masks(torch.zeros(4, 3, 24, 30) > 0)
+    masks[0, :6, 5:20] = 0b111  # what the label by mask says depends on where the hole is
+    page = opened(CutMixExplorer(random_scenes(), range(4), masks))
+    told, hole = page.locator(".rsbook-told"), page.locator("button.rsbook-box").first
+    verdict = page.locator(".rsbook-verdict")
+    wait_two_frames(page)
+    before, place = verdict.text_content(), hole.bounding_box()
+    x, y = place["x"] + place["width"] / 2, place["y"] + place["height"] / 2
+    page.mouse.move(x, y)
+    page.mouse.down()
+    for step in range(1, 6):
+        page.mouse.move(x, y - 20 * step)
+        wait_two_frames(page)
+        assert told.text_content() == ""
+    assert verdict.text_content() != before
+    page.mouse.up()
+    wait_two_frames(page)
+    assert told.text_content() == verdict.text_content()
+    for _ in range(9):
+        hole.press("ArrowDown")
+        wait_two_frames(page)
+        assert told.text_content() == verdict.text_content()
+    assert verdict.text_content() == before  # the hole is no longer where the masks are
+    page.get_by_label("First scene x₁").select_option(index=2)
+    wait_two_frames(page)
+    assert told.text_content() == verdict.text_content() != before
+
+
+def wrong_by_area():
+    """An explorer of scenes with labels that their maps, also taken for masks, do not bear out."""
+    data = random_scenes()
+    data.positions[:2] = 0b011  # the first two classes everywhere
+    data.labels[0] = data.labels[1] = torch.tensor([True, False, True])
+    return CutMixExplorer(data, range(4), data.positions)
+
+
+def test_the_verdict_names_only_what_is_wrong(opened):
+    page = opened(wrong_by_area())
+    assert page.locator(".rsbook-verdict").text_content() == (
+        "Label by area: wrongly added three, wrongly removed two. Label by explanation mask: nothing wrong."
+    )
+
+
+@pytest.mark.parametrize("theme", THEMES)
+def test_axe_finds_nothing_and_verdicts_can_be_read(theme, opened):
+    axe = report.fetch_assets() / "tools" / "axe.min.js"
+    page = opened(wrong_by_area(), theme)
+    assert all(page.locator(f"td.{kind}").count() for kind in ("added", "lost", "right"))
+    page.evaluate(axe.read_text("utf-8"))
+    found = page.evaluate("axe.run(document, {resultTypes: ['violations'], preload: false})")["violations"]
+    assert [f"{rule['id']}: {node['html'][:120]} {node['any'][:1]}" for rule in found for node in rule["nodes"]] == []
+
+
+def swipe(page, locator, up, right=0, steps=10):
+    """Swipe a finger by so many pixels of the screen from the middle of what is located."""
+    session, box = page.context.new_cdp_session(page), locator.bounding_box()
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    for step in range(steps + 1):
+        point = {"x": x + right * step / steps, "y": y - up * step / steps}
+        kind = "touchMove" if step else "touchStart"
+        session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": [point]})
+        wait_two_frames(page)
+    session.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+    wait_two_frames(page)
+
+
+def test_a_finger_scrolls_on_pictures_without_a_box_to_drag(opened):
+    page = opened(CutMixExplorer(random_scenes(), range(4)), width=390, has_touch=True)
+    page.evaluate("document.body.style.paddingBottom = '2000px'")
+    swipe(page, page.locator("canvas").nth(0), 100)  # the first scene with its hole
+    assert page.evaluate("scrollY") == 0
+    swipe(page, page.locator("canvas").nth(2), 100)  # the mixture
+    assert page.evaluate("scrollY") > 50
+
+
 def test_a_finger_drags_too(opened):
     made = CutMixExplorer(random_scenes(), range(4))
-    page = opened(made, width=390, touch=True)
-    session = page.context.new_cdp_session(page)
-    box = page.locator("button.rsbook-box").first.bounding_box()
-    x, y, before = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2, made.box
-    for kind, points in (
-        ("touchStart", [{"x": x, "y": y}]),
-        ("touchMove", [{"x": x + 12, "y": y - 12}]),
-        ("touchEnd", []),
-    ):
-        session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+    page = opened(made, width=390, has_touch=True)
+    before = made.box
+    swipe(page, page.locator("button.rsbook-box").first, 12, 12)
     agree(page, made)
     assert made.box != before
     assert page.evaluate("document.documentElement.scrollWidth") <= 390

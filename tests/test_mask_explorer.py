@@ -7,11 +7,10 @@ import zlib
 import numpy as np
 import pytest
 import torch
-from browser import offline_page
-from explorer_page import write_page
+from explorer_page import copy_state, drag, shown_rows, wait_two_frames
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_explorers import drag, random_scenes
+from test_explorers import random_scenes
 from torch import Generator
 
 from rsbook import explain
@@ -63,7 +62,7 @@ def one():
 def test_read_out_counts_what_is_left(one, draw):
     made, data = one, one.data
     made.scene, made.t_map = draw.draw(st.integers(0, 3)), draw.draw(st.integers(0, 100))
-    made.t_cam = draw.draw(st.integers(0, 95)) / 100
+    made.t_cam = draw.draw(st.integers(0, 99)) / 100
     top, left = draw.draw(st.integers(0, 23)), draw.draw(st.integers(0, 29))
     made.box = [top, left, draw.draw(st.integers(top + 1, 24)), draw.draw(st.integers(left + 1, 30))]
     found = made.read_out()
@@ -117,30 +116,9 @@ def test_what_it_refuses():
         made.read_out()
 
 
-@pytest.fixture
-def opened(chromium, tmp_path):
-    """Opens an explorer on a page of its own, 390 pixels wide; what goes wrong there fails the test."""
-    with offline_page(chromium, viewport={"width": 390, "height": 900}) as (page, problems):
-
-        def open_(made, theme="light"):
-            page.goto(write_page(made, tmp_path / "page.html", theme))
-            page.wait_for_function("window.explorer.state")  # its element has this name before
-            return page
-
-        yield open_
-        assert problems == []
-
-
-def shown_rows(page):
-    rows = page.locator(".rsbook-explorer-table tbody tr:visible").all()
-    return {row.locator("th").inner_text(): row.locator("td").all_inner_texts() for row in rows}
-
-
 def agree(page, made):
     """What the page says is what Python computes for the page's state."""
-    page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
-    for name in STATE:
-        setattr(made, name, page.evaluate(f"explorer.state.{name}"))
+    copy_state(page, made, STATE)
     found, shown = made.read_out(), shown_rows(page)
     assert list(shown) == found["class"].tolist()
     for row in found.to_dict("records"):
@@ -172,7 +150,7 @@ def slide(page, name, value):
 
 def test_sliders_drag_and_keys_change_what_python_computes_too(opened):
     made = explorer()
-    page = opened(made)
+    page = opened(made, width=390)
     agree(page, made)
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     hole = page.locator("button.rsbook-box")
@@ -205,11 +183,22 @@ def test_masks_agree_with_python_at_every_scene_class_and_threshold(opened):
         page.get_by_label("Scene", exact=True).select_option(index=i)
         for k, name in enumerate(n for n, has in zip(data.classes, data.labels[i], strict=True) if has):
             page.get_by_label("Class of its label").select_option(name)
-            for t_cam, t_map in ((0, 0), (29, 10), (95, 100)):
-                slide(page, "t_cam", (t_cam + k) % 96)
+            for t_cam, t_map in ((0, 0), (29, 10), (99, 100)):
+                slide(page, "t_cam", (t_cam + k) % 100)
                 slide(page, "t_map", t_map)
                 agree(page, made)
+                assert (made.t_cam, made.t_map) == ((t_cam + k) % 100 / 100, t_map)
                 assert made.classes[made.class_index] == name
+
+
+def test_sliders_reach_every_threshold_that_was_given(opened):
+    made = explorer(t_cam=0.99, t_map=250)
+    page = opened(made)
+    agree(page, made)
+    assert [page.get_by_label(name).input_value() for name in ("t_cam", "t_map")] == ["99", "250"]
+    page.get_by_label("t_map").press("ArrowLeft")
+    agree(page, made)
+    assert (made.t_cam, made.t_map) == (0.99, 249)
 
 
 def test_heat_and_mask_are_painted(opened):
@@ -254,7 +243,7 @@ def test_a_class_that_the_scene_lacks_is_replaced(opened):
     agree(page, made)
     assert made.class_index == 1
     page.evaluate("explorer.set('scene', 0)")  # from Python, and the class stays
-    page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    wait_two_frames(page)
     assert page.get_by_label("Class of its label").input_value() == "one"
 
 

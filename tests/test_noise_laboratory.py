@@ -6,11 +6,10 @@ import zlib
 import numpy as np
 import pytest
 import torch
-from browser import offline_page
-from explorer_page import write_page
+from explorer_page import copy_state, drag, shown_rows
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_explorers import drag, random_scenes
+from test_explorers import random_scenes
 
 from rsbook import label_propagation, noise
 from rsbook.scenes import Scenes
@@ -128,30 +127,9 @@ def test_scenes_and_states_that_it_refuses():
         made.read_out()
 
 
-@pytest.fixture
-def opened(chromium, tmp_path):
-    """Opens a laboratory on a page of its own, 390 pixels wide; what goes wrong there fails the test."""
-    with offline_page(chromium, viewport={"width": 390, "height": 1800}) as (page, problems):
-
-        def open_(made, theme="light"):
-            page.goto(write_page(made, tmp_path / "page.html", theme))
-            page.wait_for_function("window.explorer.state")  # its element has this name before
-            return page
-
-        yield open_
-        assert problems == []
-
-
-def shown_rows(page):
-    rows = page.locator(".rsbook-explorer-table tbody tr:visible").all()
-    return {row.locator("th").inner_text(): row.locator("td").all_inner_texts() for row in rows}
-
-
 def agree(page, made):
     """What the page says is what Python computes for the page's state."""
-    page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
-    for name in STATE:
-        setattr(made, name, page.evaluate(f"explorer.state.{name}"))
+    copy_state(page, made, STATE)
     shown, added, lost = shown_rows(page), 0, 0
     for row in made.read_out().to_dict("records"):
         if row["class"] not in shown:
@@ -178,7 +156,7 @@ def agree(page, made):
 
 def test_controls_drag_and_keys_change_what_python_computes_too(opened):
     made = laboratory()
-    page = opened(made)
+    page = opened(made, width=390)
     agree(page, made)
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     hole, patch = page.locator("button.rsbook-box").all()
@@ -206,7 +184,7 @@ def test_controls_drag_and_keys_change_what_python_computes_too(opened):
 
 def test_every_level_can_be_reached_with_its_sliders(opened):
     made = laboratory()
-    page = opened(made)
+    page = opened(made, width=390)
     kind, intensity, fraction = (page.get_by_label(name) for name in ("Kind of noise", "Intensity", "Fraction"))
     assert made.level == ["mask_shift", 1.0, 8]
     fraction.press("ArrowLeft")
@@ -251,7 +229,7 @@ def test_a_page_of_one_kind_has_no_choice_of_kinds(opened):
 
 def test_differences_are_painted_where_maps_differ(opened):
     made = laboratory()
-    page = opened(made)
+    page = opened(made, width=390)
     painted = page.evaluate(
         """() => [...document.querySelectorAll("canvas[aria-label='x₁: difference']")].map((canvas) =>
           [...canvas.getContext("2d").getImageData(0, 0, 30, 24).data].filter((_, i) => i % 4 === 3))[0]"""
@@ -265,7 +243,7 @@ def test_class_names_run_nothing(opened):
     payload = '<img src=x onerror="window.__hit=1"><script>window.__hit=1</script>'
     data = random_scenes(classes=("one", payload, "</script><b>"))
     made = NoiseLaboratory(data, range(4), kinds=list(LEVELS), levels=LEVELS)
-    page = opened(made)
+    page = opened(made, width=390)
     agree(page, made)
     assert payload in shown_rows(page)
     assert page.evaluate("window.__hit") is None

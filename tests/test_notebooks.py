@@ -103,7 +103,8 @@ def test_executed_page_ends_with_a_receipt_and_names_no_folder(name, smoke_noteb
     assert str(ROOT) not in text
 
 
-def test_a_second_run_executes_nothing(smoke_notebooks, capsys):
+def test_a_second_run_executes_nothing(smoke_notebooks, smoke_store, monkeypatch, capsys):
+    monkeypatch.setenv("RSBOOK_STORE", smoke_store)
     assert batch.run([], {"preset": "smoke"}, ROOT, smoke_notebooks) == []
     assert capsys.readouterr().out.count("up to date") == len(NAMES)
 

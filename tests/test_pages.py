@@ -27,7 +27,8 @@ CLAIM = {
 
 
 def facts_of(name, runs=True, **changes):
-    behind = {"total": 2, "fresh": 1, "read": 1, "seconds": 3660.0, "records": {"r1": 3000.0, "r2": 660.0}}
+    if runs is True:
+        runs = {"total": 2, "fresh": 1, "read": 1, "seconds": 3660.0, "records": {"r1": 3000.0, "r2": 660.0}}
     return {
         "rsbook": "receipt",
         "notebook": name,
@@ -39,7 +40,7 @@ def facts_of(name, runs=True, **changes):
         "device": "A processor",
         "python": "3.11.7",
         "versions": {"torch": "2.15", "timm": None},
-        "runs": behind if runs else None,
+        "runs": runs or None,
     } | changes
 
 
@@ -47,7 +48,7 @@ def execute(root, name, receipt=None, claims=(), **record):
     """Write book/_executed/<name>.ipynb as it would be if it had just been made, with the facts that it left."""
     source = batch.read(name, root)
     parameters = {"preset": "quick", "dataset": "bluemarble", "data_root": None, "seeds": [42], "device": "auto"}
-    print_ = batch.fingerprint(source, parameters, batch.shared_hashes(root))
+    print_ = batch.fingerprint(source, parameters, batch.shared_hashes(root), root)
     made = {"name": name, "parameters": parameters, "started": "2026-11-20T23:59:00+00:00", "seconds": 61.0}
     facts = [{"rsbook": "claims", "where": "here", "rows": list(claims)}] * bool(claims) + [receipt] * bool(receipt)
     outputs = [
@@ -186,7 +187,7 @@ def test_the_status_page_lists_when_how_long_and_on_what(root):
     assert table["state"].tolist() == ["fresh"] * 3
     assert table["made (UTC)"].tolist()[::2] == ["2026-11-21 13:00", "2026-11-22 09:00"]
     assert table["page took"].tolist() == ["1 min 1 s"] * 3
-    assert table["training behind it"][0] == "1 h 1 min, 2 runs (1 for this page)"
+    assert table["training behind it"][0] == "1 h 1 min: 2 runs, 1 trained for this page"
     assert table["training behind it"].isna().tolist() == [False, True, False]
     assert table["commit"].tolist()[0] == "0123456789ab"
     assert table["device"].tolist() == ["A processor"] * 3
@@ -195,6 +196,43 @@ def test_the_status_page_lists_when_how_long_and_on_what(root):
     assert "Python 3.11.7, torch 2.15" in text
     # two pages read the same two runs: they were trained once
     assert "The pages took 3 min 3 s, the 2 training runs behind them 1 h 1 min." in text
+
+
+@pytest.mark.parametrize(
+    ("total", "fresh", "said"),
+    [
+        (1, 0, "1 run, from its record"),
+        (1, 1, "1 run, trained for this page"),
+        (21, 0, "21 runs, none trained for this page"),
+        (21, 20, "21 runs, 20 trained for this page"),
+        (21, 21, "21 runs, all trained for this page"),
+    ],
+)
+def test_the_status_page_says_whether_runs_were_trained_for_a_page(root, total, fresh, said):
+    behind = {"total": total, "fresh": fresh, "seconds": 4553.0, "records": {"r1": 61.0}}
+    execute(root, "cutmix/a", facts_of("cutmix/a", runs=behind))
+    execute(root, "other/c", facts_of("other/c", runs=False))
+    text = pages.status(collect(root))
+    assert rows_of(text)[0]["training behind it"][0] == f"1 h 15 min: {said}"
+    assert "the training run behind them 1 min 1 s." in text
+
+
+def test_a_page_of_all_records_is_stale_when_there_are_others(root, monkeypatch):
+    monkeypatch.setenv("RSBOOK_STORE", str(root / "store"))
+    write(root, "cutmix/a", notebook(FIRST, "runs.stored(f)"))
+    execute(root, "cutmix/a")
+    assert states(root)["cutmix/a"] == ("fresh", "")
+    (root / "store" / "f").mkdir(parents=True)
+    (root / "store" / "f" / "0123.json").touch()
+    assert states(root)["cutmix/a"][1].startswith("records changed")
+    assert states(root)["other/c"] == ("fresh", "")
+
+
+def test_one_claim_is_counted_in_the_singular(root):
+    execute(root, "cutmix/a", claims=[CLAIM])
+    execute(root, "other/c")
+    text = re.sub(r"<.*?>", "", pages.claims(collect(root)))
+    assert "Of 1 claim 1 holds, 0 fail, 0 are open." in text
 
 
 def test_pages_of_an_older_version_without_facts_are_listed_as_such(root):

@@ -6,12 +6,15 @@ import functools
 import http.server
 import re
 import threading
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
+import pandas as pd
 import pytest
 from browser import offline_page
+from explorer_page import drag, shown_rows, wait_two_frames
 
-from rsbook import report, scenes
-from rsbook.widgets import CutMixExplorer, explorer
+from rsbook import presets, report, scenes, widgets
 
 NAMES = [*report.listed_pages(), "search"]
 METHOD = "_executed/label_propagation/3_method"
@@ -79,9 +82,18 @@ def test_pictures_have_words_and_figures_their_data(name, html_folder, chromium)
         assert problems == []
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name.startswith(report.EXECUTED)])
-def test_pages_are_light(name, html_folder):
-    assert (html_folder / f"{name}.html").stat().st_size <= WEIGHT
+@pytest.mark.parametrize("name", NAMES)
+def test_pages_are_light(name, html_folder, chromium):
+    """The page and all that it loads, without the scripts and fonts of the theme, MathJax and the widget manager."""
+    loaded = []
+    with offline_page(chromium, viewport=WIDE) as (page, problems):
+        page.on("request", lambda request: loaded.append(request.url))
+        opened(page, html_folder, name)
+        assert problems == []
+    files = {Path(unquote(urlsplit(url).path)) for url in loaded if url.startswith("file:")}
+    own = [path for path in files if "_static" not in path.parts or path.name.startswith("rsbook")]
+    assert len(own) >= 3
+    assert sum(path.stat().st_size for path in own) <= WEIGHT
 
 
 def test_pages_from_a_server(html_folder, server, chromium):
@@ -96,7 +108,6 @@ def test_pages_from_a_server(html_folder, server, chromium):
 def test_search_finds_a_word(served, html_folder, server, chromium):
     start = server if served else html_folder.as_uri()
     with offline_page(chromium, viewport=WIDE) as (page, problems):
-        page.goto(f"{start}/search.html?q=orthographic+DeepLift")
         page.goto(f"{start}/search.html?q=DeepLift")
         hits = page.locator("#search-results ul.search li a")
         hits.first.wait_for(timeout=20_000)
@@ -113,8 +124,8 @@ def boxes_on(page):
 
 def test_the_explorer_on_its_page_says_what_python_says(html_folder, chromium):
     data = scenes.load("bluemarble")
-    offered = explorer.various_scenes(data, data.split("train"))
-    made = CutMixExplorer(data, offered)
+    offered = widgets.various_scenes(data, data.split("train"))
+    made = widgets.CutMixExplorer(data, offered)
     with offline_page(chromium, viewport=WIDE) as (page, problems):
         opened(page, html_folder, METHOD)
         shown = page.locator(".rsbook-explorer", has=page.get_by_label("First scene x₁")).first
@@ -126,28 +137,94 @@ def test_the_explorer_on_its_page_says_what_python_says(html_folder, chromium):
                 made.second = 3
             if step == 2:
                 hole = shown.locator("button.rsbook-box").first
-                hole.scroll_into_view_if_needed()
-                place = hole.bounding_box()
-                page.mouse.move(place["x"] + place["width"] / 2, place["y"] + place["height"] / 2)
-                page.mouse.down()
-                page.mouse.move(place["x"] + place["width"] / 2 + 30, place["y"] + place["height"] / 2 - 25, steps=5)
-                page.mouse.up()
+                drag(page, hole, -25, 30)
                 page.keyboard.press("Shift+ArrowLeft")
-            page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+            wait_two_frames(page)
             before = made.box
             made.box, patch = boxes_on(page)
             made.source = patch[:2]
             assert (made.box != before) == (step == 2)
-            rows = {
-                row.locator("th").inner_text(): row.locator("td").all_inner_texts()
-                for row in shown.locator("tbody tr:visible").all()
-            }
+            rows = shown_rows(shown)
             for row in made.read_out().to_dict("records"):
                 if row["pixels"] or row["area"]:
                     pixels, area, by_map = rows[row["class"]][:3]
                     assert int(pixels) == row["pixels"]
                     assert float(area.split()[0]) == pytest.approx(row["area"], abs=0.005)
                     assert float(by_map.split()[0]) == row["reference_map"]
+        assert problems == []
+
+
+def explorer_on(page, control):
+    """The explorer on a built page that has a control of this name."""
+    return page.locator(".rsbook-explorer", has=page.get_by_label(control)).first
+
+
+def test_the_box_sampler_on_its_page_says_what_python_says(html_folder, chromium):
+    made = widgets.BoxSampler(32, 32)
+    made.draws = 1000
+    with offline_page(chromium, viewport=WIDE) as (page, problems):
+        opened(page, html_folder, METHOD)
+        shown = explorer_on(page, "Smallest area A_min")
+        for smallest in (0.3, 0.35):
+            made.area_range = [smallest, 0.7]
+            rows = list(shown_rows(shown).values())
+            found = made.read_out()
+            assert [int(text.replace(",", "")) for text in rows[0]] == found.loc["boxes"].astype(int).tolist()
+            assert [float(text) for text in rows[1]] == pytest.approx(found.loc["mean_area"].tolist(), abs=6e-5)
+            shown.get_by_label("Smallest area A_min").press("ArrowRight")
+            wait_two_frames(page)
+        assert problems == []
+
+
+def test_the_noise_laboratory_on_its_page_says_what_python_says(html_folder, chromium):
+    data = scenes.load("bluemarble")
+    seed = presets.load("label_propagation", "smoke")["seeds"][0]
+    made = widgets.NoiseLaboratory(
+        data, widgets.various_scenes(data, data.split("train")), kinds=["mask_shift"], seed=seed
+    )
+    with offline_page(chromium, viewport=WIDE) as (page, problems):
+        opened(page, html_folder, "_executed/label_propagation/5b_mask_shift")
+        shown = explorer_on(page, "Intensity")
+        for fraction in (1.0, 0.5):
+            made.level = ["mask_shift", fraction, made.level[2]]
+            found = made.read_out().set_index("class")
+            for name, texts in shown_rows(shown).items():
+                row = found.loc[name]
+                assert [int(text) for text in texts[:2]] == [row["clean_pixels"], row["noisy_pixels"]]
+            changed = int((made.changed() > 0).sum())
+            assert f"{changed} of 8 maps changed" in shown.locator(".rsbook-area").inner_text()
+            shown.get_by_label("Fraction").press("ArrowLeft")
+            wait_two_frames(page)
+        assert problems == []
+
+
+def test_the_mask_explorer_on_its_page_answers(html_folder, chromium):
+    with offline_page(chromium, viewport=WIDE) as (page, problems):
+        opened(page, html_folder, "_executed/label_propagation/5d_explanation_masks")
+        shown = explorer_on(page, "Threshold t_cam")
+        seen = []
+        for _ in range(3):
+            seen.append(int(next(iter(shown_rows(shown).values()))[0]))
+            shown.get_by_label("Threshold t_cam").evaluate(
+                "(slider) => { slider.value = +slider.value + 20; slider.dispatchEvent(new Event('input')); }"
+            )
+            wait_two_frames(page)
+        assert seen[0] > seen[-1]  # the higher the threshold, the smaller the mask
+        assert seen == sorted(seen, reverse=True)
+        assert problems == []
+
+
+def test_the_results_explorer_on_its_page_gives_its_runs(html_folder, chromium, smoke_notebooks):
+    with offline_page(chromium, viewport=WIDE, accept_downloads=True) as (page, problems):
+        opened(page, html_folder, "_executed/label_propagation/5a_reliable_maps")
+        shown = explorer_on(page, "Metric")
+        with page.expect_download() as download:
+            shown.get_by_role("button", name=re.compile("Download")).click()
+        found = pd.read_csv(download.value.path())
+        said = re.search(r"(\d+) of (\d+) runs chosen", shown.inner_text())
+        assert len(found) == int(said[1]) == int(said[2]) > 0
+        assert set(found["method"]) >= {"none", "cutmix", "cutmix_lp_map"}
+        assert found["seed"].nunique() == 2
         assert problems == []
 
 

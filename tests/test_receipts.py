@@ -109,6 +109,11 @@ def test_a_receipt_names_no_person_and_no_folder(tiny_scenes, runs):
         assert getpass.getuser() not in page.html
 
 
+def test_durations_of_any_length():
+    said = {0: "0 s", 0.4: "0 s", 59.6: "1 min 0 s", 123: "2 min 3 s", 4553: "1 h 15 min", 360000: "100 h 0 min"}
+    assert {seconds: receipts.duration(seconds) for seconds in said} == said
+
+
 def test_only_smoke_pages_carry_a_notice():
     assert receipts.notice("quick") is None
     assert "mean nothing" in receipts.notice("smoke").html

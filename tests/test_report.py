@@ -1,6 +1,7 @@
 """Checks of the rendering, without npm and Sphinx: small folders stand for the book and its pages."""
 
 import json
+import re
 import sys
 
 import pytest
@@ -298,6 +299,37 @@ def test_a_failed_rendering_leaves_the_pages_that_were_there(book, jupyter_book,
             report.render(book)
     assert (out / "intro.html").read_text() == "<p>Intro</p>"
     assert [path.name for path in (book / "_build").iterdir()] == ["html"]
+
+
+@pytest.mark.parametrize(
+    ("path", "text", "config", "said"),
+    [
+        (
+            "templates/page.html",
+            "{{ nothing.here }}",
+            "config: {templates_path: [templates]}",
+            "ThemeError: An error happened in rendering the page intro. "
+            """Reason: UndefinedError("'nothing' is undefined")""",
+        ),
+        (
+            "stops.py",
+            "def stop(*_):\n    raise LookupError('one\\n\\n  two')\n\n"
+            "def setup(app):\n    app.connect('doctree-read', stop)\n",
+            "extra_extensions: [stops]",
+            "ExtensionError: Handler <function stop> for event 'doctree-read' threw an exception (exception: one two)",
+        ),
+    ],
+)
+def test_what_an_extension_or_a_template_raises_is_told_in_one_line(book, monkeypatch, path, text, config, said):
+    """With the real jupyter-book."""
+    (book / "book" / path).parent.mkdir(exist_ok=True)
+    (book / "book" / path).write_text(text)
+    monkeypatch.setenv("PYTHONPATH", str(book / "book"))
+    settings = "only_build_toc_files: true\nexecute: {execute_notebooks: 'off'}\n"
+    (book / "_config.yml").write_text(f"title: A book\n{settings}sphinx:\n  {config}\n")
+    with pytest.raises(report.ReportError) as error:
+        report.render(book)
+    assert re.sub(r" at 0x\w+", "", str(error.value)) == f"jupyter-book stopped:\n{said}"
 
 
 def test_a_bad_notebook_stops_before_jupyter_book(book, jupyter_book):

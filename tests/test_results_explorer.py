@@ -10,14 +10,15 @@ import statistics
 import pandas as pd
 import pytest
 import traitlets
-from explorer_page import write_page
+from explorer_page import copy_state, wait_two_frames
 from made_up_runs import LARGE, SMALL, noisy, rows, runs_table
 
-from rsbook import results, scenes
+from rsbook import figures, results, scenes
 from rsbook.widgets import ResultsExplorer
-from rsbook.widgets.results_explorer import SETTINGS
+from rsbook.widgets.run_columns import SETTINGS
 
 CLASSES = ["water", "forest", "barren"]
+STATE = ("filters", "metric", "group_by", "order", "reference", "pair")
 NAN = float("nan")
 
 
@@ -95,6 +96,9 @@ def test_filters_choose_runs_and_groups_may_be_wider():
     assert (found["difference"], found["seeds"]) == (pytest.approx(statistics.mean(gain)), 2)
     made.group_by = []
     assert made.read_out()["runs"].tolist() == [6]
+    made.reference = []  # none, and not the group of all runs, whose settings are none
+    assert "difference" not in made.read_out()
+    assert made.read_out()["mean"].tolist() == pytest.approx([statistics.mean(chosen["map_macro"])])
     made.filters = {"method": []}
     assert made.read_out().empty
     assert made.read_out_classes()["class"].tolist() == CLASSES
@@ -131,12 +135,35 @@ def test_the_csv_holds_what_was_chosen():
     assert found["average_precision_barren"].isna().all()
 
 
-@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@x", "\tx", "\rx", " =1", "＝1", '=HYPERLINK("http://x";"y,z")'])
+def test_groups_that_settings_do_not_tell_apart_are_named_too():
+    made = ResultsExplorer(made_up(), CLASSES)
+    for group_by, labels in (
+        (["noise"], ["clean maps", "mask shift", "class swap"]),
+        (["noise", "noise_fraction"], ["clean maps", "mask shift · f = 50 %", "class swap · f = 10 %"]),
+        (["noise_fraction"], ["f = 0 %", "f = 50 %", "f = 10 %"]),
+        (["area_range"], ["no box", "0.1–0.3", "0.3–0.7"]),
+        (["noise_intensity"], ["noise intensity not set", "α = 12"]),
+        ([], ["all runs"]),
+    ):
+        made.group_by = group_by
+        assert [made._label(key) for key in made._groups()] == labels
+
+
+def test_a_csv_is_read_as_it_was_written():
+    given = pd.DataFrame({"a, b": ["=1+1", "x", None], "-n": [-1, 0, 1], "f": [-0.5, NAN, 1e-9]})
+    given["mixed"] = pd.Series([-1, "-1.5", '+"1"\n'], dtype=object)
+    text = figures.csv_text(given)
+    assert text == '"a, b",\'-n,f,mixed\n\'=1+1,-1,-0.5,-1\nx,0,,-1.5\n,1,1e-09,"\'+""1""\n"\n'
+    assert list(csv.reader(io.StringIO(text)))[3] == ["", "1", "1e-09", '\'+"1"\n']
+
+
+@pytest.mark.parametrize("text", ["=1+1", "+x", "-1-1", "@x", "\tx", "\rx", " =1", "＝1", '=HYPERLINK("http:";"y,z")'])
 def test_text_in_the_csv_is_no_formula_and_numbers_stay_numbers(text):
     runs = runs_table(rows(text, None, [0.5]), rows("a, b", SMALL, [-0.25]), noisy("c", [0.5], 'a "b"\nc', -0.5))
-    made = ResultsExplorer(runs.assign(average_precision=[[0.1]] * 3), [text])
+    made = ResultsExplorer(runs.assign(average_precision=[[0.1]] * 3, record=[text, "r", "-1"]), [text])
     lines = list(csv.reader(io.StringIO(made.read_out_csv())))
-    assert lines[0][-1] == f"average_precision_{text}"
+    assert lines[0][-2:] == [f"average_precision_{text}", "record"]
+    assert [line[-1] for line in lines[1:]] == [f"'{text}", "r", "-1"]
     at = {name: i for i, name in enumerate(lines[0])}
     assert lines[1][at["method"]] == f"'{text}"
     assert lines[2][at["method"]] == "a, b"
@@ -231,32 +258,6 @@ def test_what_cannot_be_asked_is_said():
 # In a browser
 
 
-@pytest.fixture
-def shown(chromium, tmp_path):
-    """A function that opens an explorer: its page, and a copy of the page's state into it."""
-    pages = []
-
-    def show(made, theme="light", width=900):
-        page = chromium.new_page(viewport={"width": width, "height": 900})
-        pages.append(page)
-        page.set_default_timeout(10_000)
-        page.on("pageerror", lambda error: pytest.fail(f"uncaught exception: {error}"))
-        page.goto(write_page(made, tmp_path / "page.html", theme))
-        page.wait_for_function("window.explorer")
-
-        def copy():
-            page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
-            state = page.evaluate("JSON.stringify({ ...explorer.state, arrays: null, esm: null })")
-            for name in ("filters", "metric", "group_by", "order", "reference", "pair"):
-                setattr(made, name, json.loads(state)[name])
-
-        return page, copy
-
-    yield show
-    for page in pages:
-        page.close()
-
-
 def written(value, signed=False):
     text = f"{100 * value:+.2f}" if signed else f"{100 * value:.2f}"
     return "–" if pd.isna(value) else "0.00" if float(text) == 0 else text.replace("-", "−")
@@ -295,29 +296,29 @@ def option(page, label, text):
     page.get_by_label(label, exact=True).select_option(label=text)
 
 
-def test_what_a_reader_chooses_is_shown_as_python_has_it(shown):
+def test_what_a_reader_chooses_is_shown_as_python_has_it(opened):
     made = ResultsExplorer(made_up(), CLASSES)
-    page, copy = shown(made)
+    page = opened(made)
     assert_shown_is_read_out(page, made)
     option(page, "Metric", "mAP micro")
     option(page, "Order", "best first")
-    copy()
+    copy_state(page, made, STATE)
     assert (made.metric, made.order) == ("map_micro", "score")
     assert_shown_is_read_out(page, made)
     option(page, "Compare with", "no augmentation")
-    copy()
+    copy_state(page, made, STATE)
     assert made.reference == ["none", "", "", "0", ""]
     assert_shown_is_read_out(page, made)
     option(page, "First group", "CutMix w/o LP · 0.1–0.3")
     option(page, "Second group", "CutMix with LP_map · 0.3–0.7 · mask shift · f = 50 % · α = 12")
-    copy()
+    copy_state(page, made, STATE)
     assert made.pair == [["cutmix", "0.1-0.3", "", "0", ""], ["cutmix_lp_map", "0.3-0.7", "mask_shift", "0.5", "12"]]
     assert_shown_is_read_out(page, made)
 
 
-def test_filters_and_groups_by_keyboard(shown):
+def test_filters_and_groups_by_keyboard(opened):
     made = ResultsExplorer(made_up(), CLASSES)
-    page, copy = shown(made)
+    page = opened(made)
     summaries = page.locator(".rsbook-several > summary")
     assert summaries.all_inner_texts() == [
         *("method: all", "area range: all", "map noise: all", "noisy share: all"),
@@ -327,36 +328,38 @@ def test_filters_and_groups_by_keyboard(shown):
     page.keyboard.press("Enter")
     page.keyboard.press("Tab")
     page.keyboard.press("Space")  # no augmentation, off
-    copy()
+    copy_state(page, made, STATE)
     assert made.filters == {"method": ["cutmix", "cutmix_lp_map"]}
     assert summaries.first.inner_text() == "method: CutMix w/o LP and CutMix with LP_map"
     assert_shown_is_read_out(page, made)
     page.keyboard.press("Space")
-    copy()
+    copy_state(page, made, STATE)
     assert made.filters == {}
 
     summaries.last.click()
     for name in ("area range", "noisy share", "noise intensity"):
         page.get_by_role("group", name="Group by").get_by_label(name).uncheck()
-    copy()
+    copy_state(page, made, STATE)
     assert made.group_by == ["method", "noise"]
     assert_shown_is_read_out(page, made)
     page.get_by_role("group", name="Group by").get_by_role("button", name="none").click()
-    copy()
+    copy_state(page, made, STATE)
     assert made.group_by == []
     assert_shown_is_read_out(page, made)
+    assert page.inner_text(".rsbook-title >> nth=0") == "mAP macro, %"
+    assert page.locator(".rsbook-label").first.inner_text() == "all runs"
     page.get_by_role("group", name="method").get_by_role("button", name="none").click()
-    copy()
+    copy_state(page, made, STATE)
     assert made.filters == {"method": []}
     assert "No run is chosen" in page.inner_text(".rsbook-strips")
     assert page.get_by_role("button", name="Download").is_disabled()
     assert_shown_is_read_out(page, made)
 
 
-def test_the_table_has_every_seed(shown):
+def test_the_table_has_every_seed(opened):
     made = ResultsExplorer(made_up(), CLASSES)
     made.reference = ["none", "", "", "0", ""]
-    page, _ = shown(made)
+    page = opened(made)
     page.click(".rsbook-numbers > summary")
     table = [row.split("\t") for row in page.inner_text("tbody").splitlines()]
     assert table[1] == ["CutMix w/o LP · 0.1–0.3", "−1.00", "+1.00", "−0.50", "−0.17 ± 1.04"]
@@ -370,13 +373,13 @@ def downloaded(page):
     return download.value.suggested_filename, download.value.path().read_bytes().decode()
 
 
-def test_the_downloaded_csv_is_the_one_of_python(shown):
+def test_the_downloaded_csv_is_the_one_of_python(opened):
     runs, _ = results.load("label_propagation/wide")
     made = ResultsExplorer(runs, scenes.load("bluemarble").classes, name="wide")
-    page, copy = shown(made)
+    page = opened(made)
     assert downloaded(page) == ("wide.csv", made.read_out_csv())
     page.evaluate("explorer.set('filters', { method: ['cutmix', 'none'], area_range: ['', '0.1-0.3'] })")
-    copy()
+    copy_state(page, made, STATE)
     _, text = downloaded(page)
     assert text == made.read_out_csv()
     assert len(text.splitlines()) == 1 + 10
@@ -388,36 +391,38 @@ PAYLOADS = (
     '"><script>window.__hit=1</script>',
     "=cmd|'/C calc'!A0",
     "</style>",
+    "=1+1;2",
 )
 
 
 @pytest.mark.parametrize("payload", PAYLOADS)
-def test_text_of_strangers_is_text(shown, payload):
+def test_text_of_strangers_is_text(opened, payload):
     runs = runs_table(
         rows(payload, None, [0.5, 0.6], maps=payload),
         rows("b", SMALL, [0.5, 0.7]),
         noisy(payload, [0.4], payload, 0.5),
     )
-    runs = runs.assign(average_precision=[[0.1, 0.2]] * len(runs), device=payload, started=payload, commit=payload)
+    runs = runs.assign(average_precision=[[0.1, 0.2]] * len(runs), record=payload)
+    runs = runs.assign(device=payload, started=payload, commit=payload)
     made = ResultsExplorer(runs, [payload, "other"], name="strange")
-    page, copy = shown(made)
+    page = opened(made)
     option(page, "Compare with", "b · 0.1–0.3")
     for summary in page.locator("summary").all():
         summary.click()
-    copy()
+    copy_state(page, made, STATE)
     assert_shown_is_read_out(page, made)
     assert downloaded(page) == ("strange.csv", made.read_out_csv())
-    page.wait_for_timeout(50)
+    wait_two_frames(page)
     assert page.evaluate("window.__hit") is None
     assert page.locator(".rsbook-explorer :is(img, script, style)").count() == 0
     assert payload in page.inner_text(".rsbook-strips")
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
-def test_a_phone_shows_it_without_sideways_scrolling_in_letters_of_12_pixels(shown, theme):
+def test_a_phone_shows_it_without_sideways_scrolling_in_letters_of_12_pixels(opened, theme):
     made = ResultsExplorer(made_up(), CLASSES)
     made.reference = ["none", "", "", "0", ""]
-    page, _ = shown(made, theme, width=390)
+    page = opened(made, theme, width=390)
     for summary in page.locator("summary").all():
         summary.click()
     assert page.evaluate("document.documentElement.scrollWidth") <= 390

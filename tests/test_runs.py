@@ -642,6 +642,9 @@ def test_stored_runs_are_chosen_by_parameters_and_defaults_count_as_given(table,
     assert stored(store, dataset=None)["value"].tolist() == [1, 2, 1, 3]
     with pytest.raises(ValueError, match=r"test_runs\.work takes no colour"):
         stored(store, colour="red")
+    for name in ("device", "checkpoint"):  # no part of a run
+        with pytest.raises(ValueError, match=rf"test_runs\.work takes no {name}"):
+            stored(store, **{name: "cpu"})
     found = runs.table(with_a_tuple, [{}, {"area": (2, 1)}], store=store, device="cpu", workers=0, progress=False)
     chosen = runs.stored(with_a_tuple, store=store, area=(1, 2))
     pd.testing.assert_frame_equal(chosen, found.head(1))

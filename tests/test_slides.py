@@ -1,13 +1,14 @@
 """Slides of a small made-up chapter, as text and in a browser."""
 
 import base64
+import json
 import re
 
 import browser
 import nbformat
 import pytest
 
-from rsbook import report, slides
+from rsbook import batch, report, slides
 
 MARKDOWN, CODE = nbformat.v4.new_markdown_cell, nbformat.v4.new_code_cell
 PIXEL = base64.b64encode(b"<svg xmlns='http://www.w3.org/2000/svg' width='400' height='200'/>").decode()
@@ -151,3 +152,40 @@ def test_slides_work_from_disk(root):
             assert sizes[0] <= sizes[1]
             page.evaluate("Reveal.prev()")
     assert problems == []
+
+
+EXPLORER = f"""import sys
+sys.path.append({str(report.ROOT / "tests")!r})
+from test_explorers import random_scenes
+from rsbook import widgets
+data = random_scenes()"""
+
+
+def test_an_explorer_is_on_the_slide_of_its_heading_and_works_from_disk(root):
+    cells = [
+        code("nothing = 0", tags=["parameters"]),
+        MARKDOWN("# A chapter\n\n## By hand"),
+        code(EXPLORER, tags=["remove-cell"]),
+        code("widgets.CutMixExplorer(data, range(4))", tags=["hide-input"]),
+        MARKDOWN("## Again\n\nMove the box."),
+        code("widgets.CutMixExplorer(data, range(4))", tags=["hide-input"]),
+    ]
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python", "language": "python"}}
+    source = nbformat.v4.new_notebook(cells=cells, metadata=kernel)
+    (root / "notebooks" / "w" / "x.ipynb").write_text(json.dumps(source))
+    batch.execute("w/x", {}, root)
+    path = slides.build([], root)[0]
+    with browser.launch() as running, browser.offline_page(running, viewport={"width": 1280, "height": 720}) as opened:
+        page, problems = opened
+        page.goto(path.as_uri())
+        page.wait_for_function("window.Reveal && Reveal.isReady()")
+        page.wait_for_function("document.querySelectorAll('.rsbook-explorer').length === 2")
+        assert page.evaluate("Reveal.getTotalSlides()") == 4
+        said = []
+        for _ in range(4):
+            here = page.locator("section.present:not(.stack)")
+            said.append((here.locator("h1, h2, p").first.inner_text(), here.locator(".rsbook-explorer").count()))
+            assert here.locator(".rsbook-explorer").count() == 0 or here.locator(".rsbook-explorer").is_visible()
+            page.evaluate("Reveal.next()")
+        assert said == [("A chapter", 0), ("By hand", 1), ("Again", 0), ("Again", 1)]
+        assert problems == []

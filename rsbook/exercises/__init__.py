@@ -1,7 +1,7 @@
 """The code exercises of the book: each check says that an answer is right, or gives a hint that fits the mistake.
 
 A hint never tells the solution. What is right is computed from the page's own data, and so is what comes out of each
-typical mistake. A check takes any answer whatever and raises nothing.
+typical mistake. A check takes any answer whatever and raises nothing for it.
 """
 
 from rsbook.exercises.maps import (

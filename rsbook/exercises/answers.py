@@ -1,6 +1,7 @@
 """An answer to an exercise held against what is right: a number, a share, a tensor; and what to say to it.
 
-An answer may be anything whatever: nothing here raises for it in the end, executes it or repeats it.
+An answer may be anything whatever: nothing here raises for it in the end, executes it or repeats it. What it is held
+against comes from the page, and is no fault of the reader: errors there are raised.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ IMAGINED = "That is no number to compare with (infinite or not a number). Is the
 
 
 class NotAnAnswerError(Exception):
-    """The answer is not of the kind that was asked for; the message is the hint."""
+    """The answer is not of the kind that was asked for; the message is the hint, without one what was wanted is."""
 
 
 def exercise(wanted: str) -> Callable[[Callable[..., Html]], Callable[..., Html]]:
@@ -42,13 +43,26 @@ def exercise(wanted: str) -> Callable[[Callable[..., Html]], Callable[..., Html]
             try:
                 return check(answer, *context)
             except NotAnAnswerError as error:
-                return say_hint(str(error))
-            except Exception:  # whatever an answer may do when it is looked at
-                return say_hint(f"This answer cannot be compared. Expected is {wanted}.")
+                return say_hint(str(error) or f"This answer cannot be compared. Expected is {wanted}.")
 
         return checked
 
     return decorate
+
+
+def reading(read: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Take whatever an answer may do when it is looked at for an answer that cannot be compared."""
+
+    @functools.wraps(read)
+    def safely(answer: Any) -> Any:
+        try:
+            return read(answer)
+        except NotAnAnswerError:
+            raise
+        except Exception:
+            raise NotAnAnswerError from None
+
+    return safely
 
 
 def judge_number(
@@ -111,6 +125,18 @@ def _equal(given: Tensor, expected: Tensor) -> bool:
     return given.shape == expected.shape and torch.allclose(given, expected, rtol=0, atol=1e-3, equal_nan=True)
 
 
+@reading
+def as_name(answer: Any) -> str:
+    """The answer, if it is a name.
+
+    Raises NotAnAnswerError when it is none.
+    """
+    if not isinstance(answer, str):
+        raise NotAnAnswerError("Asked is a name, in quotes or computed.")
+    return "".join(answer)
+
+
+@reading
 def _as_number(answer: Any) -> float:
     if isinstance(answer, Tensor | np.ndarray | pd.Series) and math.prod(answer.shape) == 1:
         answer = answer.item()
@@ -129,11 +155,12 @@ def _as_number(answer: Any) -> float:
     return given
 
 
+@reading
 def _as_tensor(answer: Any) -> Tensor:
     if isinstance(answer, pd.Series | pd.DataFrame):
         answer = answer.to_numpy()
     if isinstance(answer, Tensor):
-        return answer.detach().cpu().double()
+        return torch.from_numpy(np.array(answer.detach().cpu().double().numpy()))  # of no class but Tensor
     if isinstance(answer, bool | str | bytes) or not isinstance(answer, np.ndarray | list | tuple | Real):
         raise NotAnAnswerError(f"This is of type {type(answer).__name__}. Asked is a tensor.")
     try:

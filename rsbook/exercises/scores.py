@@ -11,7 +11,7 @@ from torch import Tensor
 from rsbook import metrics
 from rsbook.comparisons import LP, PLAIN, with_range
 from rsbook.exercises.answers import (
-    NotAnAnswerError,
+    as_name,
     exercise,
     judge_number,
     judge_per_cent,
@@ -55,8 +55,7 @@ def check_spread_of_gain(answer: Any, scores: pd.DataFrame) -> Html:
 @exercise("the name of a kind of noise, in quotes")
 def check_costliest(answer: Any, cost: pd.DataFrame) -> Html:
     """Which kind of noise that leaves the labels alone costs most mAP micro (5b_summary)."""
-    if not isinstance(answer, str):
-        raise NotAnAnswerError("Asked is a name, as in the index of `cost`, in quotes or computed.")
+    answer = as_name(answer)
     macro, micro = (cost.drop("class_swap")[column] for column in ("map_macro", "map_micro"))
     names = ", ".join(cost.index)
     if answer == micro.idxmax():

@@ -1,5 +1,5 @@
 // Algorithm 1: an area range to move, boxes to draw; where they lie and how large they are, against the theory.
-import { button, element, follow, frame, picture, put, random, slider, table, unpack } from "./common.mjs";
+import { asImage, asScale, button, element, follow, frame, picture, put, random, slider, table, unpack } from "./common.mjs";
 
 const STATE = ["area_range", "seed", "draws"];
 const LAST = 12; // boxes that are shown as outlines
@@ -29,9 +29,9 @@ async function render({ model, el }) {
   const outlines = element("svg", { viewBox: `0 0 ${width} ${height}`, role: "img" });
   const coverage = ["sampled", "theory"].map((way) => picture(height, width, `Coverage, ${way}`));
   const legend = picture(1, 256, "Colour scale from 0 %, dark blue, through green to 100 %, yellow");
-  legend.paint((p, out, at) => shade(colours, p / 255, out, at));
+  legend.paint(asImage(colours));
   const areas = histogram();
-  const status = element("p", { class: "rsbook-area", "aria-live": "polite" });
+  const status = element("p", { class: "rsbook-area", "data-told": true });
   const numbers = table(["quantity", "sampled", "theory"], "Numbers, sampled and in theory");
 
   frame(el, model,
@@ -68,7 +68,8 @@ async function render({ model, el }) {
     outlines.setAttribute("aria-label", found.boxes
       ? `The last ${Math.min(found.boxes, LAST)} boxes as outlines, the newest in bold` : "No box drawn yet");
     [found, expected].forEach(({ boxes, covering }, i) => {
-      coverage[i].paint((p, out, at) => (boxes ? shade(colours, covering[p] / boxes, out, at) : out.fill(0, at, at + 4)));
+      coverage[i].paint(boxes
+        ? asScale(colours, (p) => Math.round((255 * covering[p]) / boxes)) : (p, out, at) => out.fill(0, at, at + 4));
       const [centre, corner] = places(covering, boxes, height, width).map(inPercent);
       coverage[i].setAttribute("aria-label", `Coverage, ${["sampled", "in theory"][i]}: `
         + (boxes ? `${centre} in the centre, ${corner} in the corner` : "no box"));
@@ -93,12 +94,6 @@ function group(text, buttons) {
 
 const thousands = (n) => n.toLocaleString("en-US");
 const inPercent = (value) => (Number.isFinite(value) ? `${(100 * value).toFixed(2)} %` : "–");
-
-function shade(colours, value, out, at) {
-  const from = 3 * Math.round(255 * value);
-  for (let band = 0; band < 3; band += 1) out[at + band] = colours[from + band];
-  out[at + 3] = 255;
-}
 
 // Coverage of the pixel in the centre and of the one in the corner.
 function places(covering, boxes, height, width) {

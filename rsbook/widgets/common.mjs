@@ -56,7 +56,7 @@ export function choice(text, options, value, onchoose) {
   return row;
 }
 
-// A slider whose value stands beside it, as `format` writes it.
+// A slider whose value stands beside it, as `format` writes it; it grows for a value above `max`.
 export function slider(text, { min, max, step = 1, format = String }, value, onslide) {
   const shown = element("output");
   const input = element("input", { type: "range", min, max, step, oninput: () => { write(); onslide(+input.value); } });
@@ -65,7 +65,11 @@ export function slider(text, { min, max, step = 1, format = String }, value, ons
     input.setAttribute("aria-valuetext", shown.textContent);
   };
   const row = labelled(text, input, shown);
-  row.show = (wanted) => { input.value = wanted; write(); };
+  row.show = (wanted) => {
+    input.max = Math.max(input.max, wanted);
+    input.value = wanted;
+    write();
+  };
   row.show(value);
   return row;
 }
@@ -108,11 +112,17 @@ export function picture(height, width, description) {
   return canvas;
 }
 
-// Writers for `paint`: an image of 3 bytes a pixel; class positions, the mean colour where several bits are set.
-export function asImage(rgb) {
+// Writers for `paint`: for pixel p colour `which(p)` of a scale, 3 bytes each; an image of 3 bytes a pixel; class
+// positions, the mean colour where several bits are set.
+export function asScale(colours, which) {
   return (p, out, at) => {
-    out[at] = rgb[3 * p]; out[at + 1] = rgb[3 * p + 1]; out[at + 2] = rgb[3 * p + 2]; out[at + 3] = 255;
+    const from = 3 * which(p);
+    out[at] = colours[from]; out[at + 1] = colours[from + 1]; out[at + 2] = colours[from + 2]; out[at + 3] = 255;
   };
+}
+
+export function asImage(rgb) {
+  return asScale(rgb, (p) => p);
 }
 
 export function asClasses(bits, colours) {
@@ -149,13 +159,15 @@ export function paste(out, base, patch, [top, left, bottom, right], [row, column
 
 // A stage: a picture with a box on it. With `move` the box is a button: drag it, its corners, press arrow keys (with
 // shift: resize). box: top, left, bottom, right, half-open, in pixels. `.show(box)` puts it in its place.
+// Inside an application, screen readers leave arrow keys to the page; a button itself may not have that role.
 export function stage(canvas, { name, move } = {}) {
   const { height, width } = canvas;
   const outline = move
-    ? element("button", { type: "button", class: "rsbook-box" },
+    ? element("button", { type: "button", class: "rsbook-box", "aria-roledescription": "movable box" },
       ...["tl", "tr", "bl", "br"].map((corner) => element("span", { class: "rsbook-corner", "data-corner": corner })))
     : element("div", { class: "rsbook-box", "aria-hidden": "true" });
-  const holder = element("div", { class: "rsbook-stage" }, canvas, outline);
+  const holder = element("div", { class: "rsbook-stage" }, canvas,
+    move ? element("div", { role: "application", "aria-label": name }, outline) : outline);
   let box = [0, 0, 1, 1];
   holder.show = (wanted) => {
     box = wanted;
@@ -247,6 +259,12 @@ export function sampleBox(height, width, [low, high], uniform) {
   return null;
 }
 
+// What a label has wrong, in words; "" for nothing.
+export function mistakes(added, removed) {
+  return [["added", added], ["removed", removed]].filter(([, names]) => names.length)
+    .map(([how, names]) => `wrongly ${how} ${listed(names)}`).join(", ");
+}
+
 // "a", "a and b", "a, b and c"; "none" for nothing.
 export function listed(names) {
   if (!names.length) return "none";
@@ -257,8 +275,29 @@ export function listed(names) {
 export function frame(el, model, ...parts) {
   const caption = element("p", { class: "rsbook-explorer-caption" }, model.get("caption"));
   const made = element("div", { class: "rsbook-explorer" }, ...parts, caption);
+  made.append(announcer(made));
   el.replaceChildren(made);
   return made;
+}
+
+// What screen readers are told: the paragraphs marked `data-told` that are others than before, once a drag is over, a
+// key is up, or a control has changed. What is seen may change with every frame.
+function announcer(made) {
+  const seen = [...made.querySelectorAll("[data-told]")];
+  const said = seen.map(() => element("p"));
+  let [told, waiting] = [null, 0];
+  const tell = () => {
+    const texts = seen.map((one) => one.textContent);
+    if (told) texts.forEach((text, i) => { if (text !== told[i]) said[i].textContent = text; });
+    told = texts;
+  };
+  const soon = () => { // after the frame that `follow` draws
+    cancelAnimationFrame(waiting);
+    waiting = requestAnimationFrame(tell);
+  };
+  for (const end of ["pointerup", "pointercancel", "keyup", "click", "change"]) made.addEventListener(end, soon);
+  soon();
+  return element("div", { class: "rsbook-told", "aria-live": "polite" }, ...said);
 }
 
 // A table that is made once; `.fill(rows)` writes cells: text, or {text, kind} where kind becomes a class.
@@ -303,12 +342,14 @@ export function holeAndPatch(model, height, width) {
   };
 }
 
-// A stage under its title, which `.entitle(text)` changes.
-export function titled(title, shown) {
+// A picture on a stage under its title: `.canvas` is painted, `.show(box)` is the stage's, `.entitle(text)` changes the
+// title. box: name and move of the stage.
+export function view(height, width, title, box) {
+  const canvas = picture(height, width, title);
+  const shown = stage(canvas, box);
   const head = element("div", { class: "rsbook-head" }, title);
-  const cell = element("div", { class: "rsbook-cell" }, head, shown);
-  cell.entitle = (text) => { if (head.textContent !== text) head.textContent = text; };
-  return cell;
+  const entitle = (text) => { if (head.textContent !== text) head.textContent = text; };
+  return Object.assign(element("div", { class: "rsbook-cell" }, head, shown), { canvas, show: shown.show, entitle });
 }
 
 // Pixels as a share in words: "12.3 %", "below 0.1 %" rather than none.

@@ -1,6 +1,6 @@
 // CutMix and label propagation: two scenes, a box to drag, and what three ways of labelling say of the mixture.
 import {
-  asClasses, asImage, button, choice, count, element, follow, frame, holeAndPatch, listed, part, paste, picture, put,
+  asClasses, asImage, button, choice, count, element, follow, frame, holeAndPatch, mistakes, part, paste, picture, put,
   random, rgbOf, sampleBox, stage, table, unpack,
 } from "./common.mjs";
 
@@ -39,7 +39,7 @@ async function render({ model, el }) {
   });
 
   const area = element("p", { class: "rsbook-area" });
-  const verdict = element("p", { class: "rsbook-verdict", "aria-live": "polite" });
+  const verdict = element("p", { class: "rsbook-verdict", "data-told": true });
   const columns = ["class", "pixels left", "by area", "by map", ...(arrays.masks ? ["by mask"] : [])];
   const labels = table(columns, "Labels of the mixture");
 
@@ -92,9 +92,8 @@ async function render({ model, el }) {
       }),
     ]));
     verdict.textContent = ways.filter(([way]) => way !== "reference map").map(([way, has]) => {
-      const added = listed(classes.filter((_, l) => has[l] && !truth[l]));
-      const lost = listed(classes.filter((_, l) => !has[l] && truth[l]));
-      return `Label by ${way}: wrongly added ${added}, wrongly removed ${lost}.`;
+      const [added, lost] = [classes.filter((_, l) => has[l] && !truth[l]), classes.filter((_, l) => !has[l] && truth[l])];
+      return `Label by ${way}: ${mistakes(added, lost) || "nothing wrong"}.`;
     }).join(" ");
     [first.show(i), second.show(j), range.show(model.get("area_range"))];
   });

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from IPython.display import display
 from torch import Tensor
 
 from rsbook import figures
+from rsbook.positions import AreaTables
 from rsbook.scenes import Scenes
 
 FOLDER = Path(__file__).parent
@@ -41,7 +42,8 @@ class Explorer(anywidget.AnyWidget):
     arrays = traitlets.Dict().tag(sync=True)
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        if "_esm" not in vars(cls):  # anywidget makes a subclass of its own, with a trait of this name
+        # what is in this file has no module; anywidget makes a subclass of its own, with a trait of this name
+        if cls.__module__ != __name__ and "_esm" not in vars(cls):
             cls._esm = bundle(cls.__module__.rpartition(".")[2])
         super().__init_subclass__(**kwargs)
 
@@ -53,6 +55,59 @@ class Explorer(anywidget.AnyWidget):
         display(figures.Html(f"<noscript>{picture.html}</noscript>", text=picture.text))
         data, metadata = self._repr_mimebundle_()
         display(data | {"text/plain": picture.text}, metadata=metadata, raw=True)
+
+
+class SceneExplorer(Explorer):
+    """An explorer of some of a dataset's scenes, `names` to choose from, with a box that is dragged in one of them.
+
+    box: top, left, bottom, right, half-open · min_pixels: of a class, to be exceeded.
+    """
+
+    box = traitlets.List(traitlets.Int(), minlen=4, maxlen=4).tag(sync=True)
+    classes = traitlets.List(traitlets.Unicode()).tag(sync=True)
+    colours = traitlets.List(traitlets.Unicode()).tag(sync=True)
+    names = traitlets.List(traitlets.Unicode()).tag(sync=True)
+    min_pixels = traitlets.Int().tag(sync=True)
+
+    def __init__(
+        self, data: Scenes, scenes: Sequence[int], *, arrays: Mapping[str, np.ndarray | Tensor], **state: Any
+    ) -> None:
+        self.data, self.scenes = data, scenes
+        super().__init__(
+            arrays={"images": rgb(data, scenes), **arrays},
+            classes=list(data.classes),
+            colours=figures.class_colours(data.classes),
+            names=scene_names(data, scenes),
+            min_pixels=data.min_pixels,
+            **state,
+        )
+
+
+class PairExplorer(SceneExplorer):
+    """An explorer of a mixture: the box is a hole in x₁, filled with a patch of x₂; all scenes have reference maps.
+
+    first, second: which of the offered scenes are x₁ and x₂ · source: top, left of the patch, as large as the hole.
+    """
+
+    first = traitlets.Int().tag(sync=True)
+    second = traitlets.Int().tag(sync=True)
+    source = traitlets.List(traitlets.Int(), minlen=2, maxlen=2).tag(sync=True)
+
+    def __init__(self, data: Scenes, scenes: Sequence[int], **state: Any) -> None:
+        height, width = data.images.shape[2:]
+        super().__init__(
+            data,
+            scenes,
+            first=0,
+            second=1,
+            box=[height // 4, width // 8, height - height // 8, width - width // 4],
+            source=[height // 8, width // 4],
+            **state,
+        )
+
+    def mixed_pixels(self, bits: Tensor) -> Tensor:
+        """`mixed_pixels` of class positions of the offered scenes, in the mixture as it stands."""
+        return mixed_pixels(bits, self.first, self.second, self.box, self.source, len(self.data.classes))
 
 
 def bundle(name: str) -> str:
@@ -118,3 +173,32 @@ def check_box(box: Iterable[int], height: int, width: int, name: str = "box") ->
     if len(found) != 4 or not (0 <= found[0] < found[2] <= height and 0 <= found[1] < found[3] <= width):
         raise ValueError(f"{name}={list(found)}: expected top < bottom ≤ {height}, left < right ≤ {width}")
     return found
+
+
+def pair_of(data: Scenes, scenes: Iterable[int]) -> list[int]:
+    """The scenes, as integers; raises ValueError unless there are two or more, with reference maps."""
+    found = [int(i) for i in scenes]
+    if len(found) < 2 or data.positions is None:
+        raise ValueError(f"{data.name}: the explorer needs two scenes or more, with reference maps")
+    return found
+
+
+def patch_of(box: Sequence[int], source: Sequence[int]) -> tuple[int, int, int, int]:
+    """Top, left, bottom, right of the patch at `source` that fills the box."""
+    top, left = source
+    return top, left, top + box[2] - box[0], left + box[3] - box[1]
+
+
+def mixed_pixels(
+    bits: Tensor, first: int, second: int, box: Sequence[int], source: Sequence[int], num_classes: int
+) -> Tensor:
+    """Pixels (L,) of each class when the box in scene `first` of class positions (n,H,W) is filled from `second`.
+
+    Raises ValueError for a box or source that leaves its scene.
+    """
+    height, width = bits.shape[1:]
+    hole = check_box(box, height, width)
+    patch = check_box(patch_of(hole, source), height, width, "source")
+    tables = AreaTables(bits[[first, second]], num_classes)
+    base, other = tables[torch.tensor([0])], tables[torch.tensor([1])]
+    return (base.totals() - base.counts(torch.tensor([hole])) + other.counts(torch.tensor([patch])))[0]

@@ -1,6 +1,6 @@
 // Explanation masks: what a network looks at for a class, cut at t_cam, and what a hole leaves of it for the label.
 import {
-  asImage, choice, element, follow, frame, part, percent, picture, put, rgbOf, slider, stage, table, titled, unpack,
+  asImage, asScale, choice, element, follow, frame, part, percent, picture, put, rgbOf, slider, table, unpack, view,
 } from "./common.mjs";
 
 const STATE = ["scene", "class_index", "box", "t_cam", "t_map"];
@@ -25,14 +25,7 @@ function counted(passed, step, bits, l, [top, left, bottom, right], width) {
   return found;
 }
 
-// Writers for `paint`: a heat map; a class in its colour on the scene in grey, pale inside the hole.
-function asHeat(passed, heat) {
-  return (p, out, at) => {
-    const from = 3 * passed[p];
-    out[at] = heat[from]; out[at + 1] = heat[from + 1]; out[at + 2] = heat[from + 2]; out[at + 3] = 255;
-  };
-}
-
+// A writer for `paint`: a class in its colour on the scene in grey, pale inside the hole.
 function asOverlay(rgb, there, colour, [top, left, bottom, right], width) {
   return (p, out, at) => {
     const grey = 0.3 * rgb[3 * p] + 0.59 * rgb[3 * p + 1] + 0.11 * rgb[3 * p + 2];
@@ -69,13 +62,9 @@ async function render({ model, el }) {
     const offered = present(model.get("scene"));
     return offered.includes(model.get("class_index")) ? model.get("class_index") : offered[0];
   };
-  const made = (title, move) => {
-    const canvas = picture(height, width, title);
-    const shown = stage(canvas, { name: "Hole in the scene", move });
-    return Object.assign(titled(title, shown), { canvas, show: shown.show });
-  };
-  const cells = [made("scene with its hole", (box) => put(model, { box })), made("activation"), made("mask")];
-  if (arrays.maps) cells.push(made("reference map"));
+  const hole = { name: "Hole in the scene", move: (box) => put(model, { box }) };
+  const titles = ["scene with its hole", "activation", "mask", ...(arrays.maps ? ["reference map"] : [])];
+  const cells = titles.map((title, i) => view(height, width, title, i ? {} : hole));
 
   const scene = choice("Scene", model.get("names").map((name, i) => [i, name]), model.get("scene"), (i) => {
     const offered = present(i);
@@ -83,10 +72,10 @@ async function render({ model, el }) {
   });
   const layer = choice("Class of its label", [], 0, (l) => put(model, { class_index: l }));
   const hundredths = (k) => (k / STEPS).toFixed(2);
-  const cam = slider("Threshold t_cam", { min: 0, max: 95, format: hundredths }, 0, (k) => put(model, { t_cam: k / STEPS }));
+  const cam = slider("Threshold t_cam", { min: 0, max: STEPS - 1, format: hundredths }, 0, (k) => put(model, { t_cam: k / STEPS }));
   const map = slider("Threshold t_map", { min: 0, max: 100, format: (t) => `${t} px` }, 0, (t) => put(model, { t_map: t }));
   const legend = scale(arrays.heat);
-  const readout = ["rsbook-psi", "rsbook-phi", "rsbook-area"].map((name) => element("p", { class: name, "aria-live": "polite" }));
+  const readout = ["rsbook-psi", "rsbook-phi", "rsbook-area"].map((name) => element("p", { class: name, "data-told": true }));
   const labels = table(["class", "mask left, px", "ψ",
     ...(arrays.maps ? ["map left, px", "φ", "IoU"] : [])], "What is left of each class of the label");
 
@@ -121,7 +110,7 @@ async function render({ model, el }) {
     const bits = arrays.maps && part(arrays.maps, i);
     const [own, colour] = [part(passed, l), rgbOf(model.get("colours")[l])];
     cells[0].canvas.paint(asImage(rgb));
-    cells[1].canvas.paint(asHeat(own, arrays.heat));
+    cells[1].canvas.paint(asScale(arrays.heat, (p) => own[p]));
     cells[2].canvas.paint(asOverlay(rgb, (p) => own[p] > step, colour, box, width));
     if (bits) cells[3].canvas.paint(asOverlay(rgb, (p) => (bits[p] >> l) & 1, colour, box, width));
     for (const cell of cells) cell.show(box);

@@ -12,17 +12,17 @@ import torch
 import traitlets
 from torch import Tensor
 
-from rsbook import drawings, explain, figures, positions
+from rsbook import drawings, explain, positions
 from rsbook.figures import Html
 from rsbook.label_propagation import T_MAP
 from rsbook.positions import AreaTables
 from rsbook.scenes import Scenes
-from rsbook.widgets.explorer import Explorer, check_box, rgb, scene_names
+from rsbook.widgets.explorer import SceneExplorer, check_box
 
 STEPS = 100  # of t_cam: 0.00, 0.01, … 0.99
 
 
-class MaskExplorer(Explorer):
+class MaskExplorer(SceneExplorer):
     """Masks cut from what a network looks at, a hole to drag, and what is left for ψ (eq. 11) and for φ (eq. 9).
 
     scene: which of the offered ones · class_index: a class of its label, the first when it is none · box: the hole,
@@ -31,13 +31,8 @@ class MaskExplorer(Explorer):
 
     scene = traitlets.Int().tag(sync=True)
     class_index = traitlets.Int().tag(sync=True)
-    box = traitlets.List(traitlets.Int(), minlen=4, maxlen=4).tag(sync=True)
     t_cam = traitlets.Float().tag(sync=True)
     t_map = traitlets.Int().tag(sync=True)
-    classes = traitlets.List(traitlets.Unicode()).tag(sync=True)
-    colours = traitlets.List(traitlets.Unicode()).tag(sync=True)
-    names = traitlets.List(traitlets.Unicode()).tag(sync=True)
-    min_pixels = traitlets.Int().tag(sync=True)
 
     def __init__(
         self, data: Scenes, scenes: Sequence[int], activations: Tensor, *, t_cam: float = 0.1, t_map: int = T_MAP
@@ -54,14 +49,15 @@ class MaskExplorer(Explorer):
         if activations.ndim != 4 or activations.shape[:2] != labels.shape:
             expected = ",".join(map(str, labels.shape))
             raise ValueError(f"activations: have shape {tuple(activations.shape)}, expected ({expected},h,w)")
-        self.data, self.scenes, self.activations, self.labels = data, scenes, activations, labels
+        self.data, self.activations, self.labels = data, activations, labels
         _check_thresholds(t_cam, t_map)
         height, width = data.images.shape[2:]
         maps = {} if data.positions is None else {"maps": data.positions[scenes]}
         heat = matplotlib.colormaps["viridis"](np.linspace(0, 1, STEPS + 1), bytes=True)[:, :3]
         super().__init__(
-            arrays={"images": rgb(data, scenes), "labels": labels.to(torch.uint8), "heat": heat, **maps}
-            | {"passed": self._passed()},
+            data,
+            scenes,
+            arrays={"labels": labels.to(torch.uint8), "heat": heat, **maps, "passed": self._passed()},
             scene=0,
             class_index=int(labels[0].int().argmax()),
             box=[height // 8, width // 8, height - height // 3, width - width // 3],
@@ -71,10 +67,6 @@ class MaskExplorer(Explorer):
             "the scale from the map's minimum to its maximum. CutMix cuts a hole: drag the box or its corners, or move "
             "it with the arrow keys. The class stays in the label when more than t_map pixels of the mask are left."
             + (f" The reference map says so when more than {data.min_pixels} of its own are." if maps else ""),
-            classes=list(data.classes),
-            colours=figures.class_colours(data.classes),
-            names=scene_names(data, scenes),
-            min_pixels=data.min_pixels,
         )
 
     @cached_property

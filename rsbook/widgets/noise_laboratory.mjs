@@ -1,7 +1,7 @@
 // Map noise: what a kind, an intensity and a fraction do to the map of a scene, and to the label of a mixture.
 import {
-  asClasses, asImage, choice, count, element, follow, frame, holeAndPatch, listed, part, paste, percent, picture, put,
-  rgbOf, slider, stage, table, titled, unpack,
+  asClasses, asImage, choice, count, element, follow, frame, holeAndPatch, mistakes, part, paste, percent, put,
+  rgbOf, slider, table, unpack, view,
 } from "./common.mjs";
 
 const STATE = ["level", "first", "second", "box", "source"];
@@ -98,22 +98,17 @@ async function render({ model, el }) {
   const { patch, moveHole, movePatch } = holeAndPatch(model, height, width);
   const all = height * width;
 
-  const made = (title, name, move) => {
-    const canvas = picture(height, width, title);
-    const shown = stage(canvas, { name, move });
-    return Object.assign(titled(title, shown), { canvas, show: shown.show });
-  };
   const x1 = ["x₁ with its hole", "x₁: clean map", "x₁: noisy map", "x₁: difference"]
-    .map((title, i) => made(title, "Hole in the first scene", i ? undefined : moveHole));
+    .map((title, i) => view(height, width, title, { name: "Hole in the first scene", move: i ? undefined : moveHole }));
   const mixed = ["x₂ with its patch", "mixture: clean map", "mixture: noisy map", "mixture: difference"]
-    .map((title, i) => made(title, "Patch in the second scene", i ? undefined : movePatch));
+    .map((title, i) => view(height, width, title, { name: "Patch in the second scene", move: i ? undefined : movePatch }));
   const mixtures = [new Int32Array(all), new Int32Array(all)];
 
   const level = levelControls(model);
   const first = choice("First scene x₁", [], model.get("first"), (i) => put(model, { first: i }));
   const second = choice("Second scene x₂", [], model.get("second"), (i) => put(model, { second: i }));
-  const status = element("p", { class: "rsbook-area", "aria-live": "polite" });
-  const verdict = element("p", { class: "rsbook-verdict", "aria-live": "polite" });
+  const status = element("p", { class: "rsbook-area", "data-told": true });
+  const verdict = element("p", { class: "rsbook-verdict", "data-told": true });
   const labels = table(["class", "pixels, clean map", "pixels, noisy map", "label, clean map", "label, noisy map"], "Labels of the mixture");
 
   frame(el, model,
@@ -171,8 +166,9 @@ async function render({ model, el }) {
     ]));
     const added = classes.filter((_, l) => found[l] && !truth[l]);
     const lost = classes.filter((_, l) => !found[l] && truth[l]);
-    if (added.length + lost.length) {
-      verdict.textContent = `Because of the noise: wrongly added ${listed(added)}, wrongly removed ${listed(lost)}.`;
+    const wrong = mistakes(added, lost);
+    if (wrong) {
+      verdict.textContent = `Because of the noise: ${wrong}.`;
     } else if (apart) {
       verdict.textContent = `The noise changed ${percent(apart, all)} of the mixture's pixels, and not its label.`;
     } else verdict.textContent = "No pixel of this mixture changed, so its label is the same.";

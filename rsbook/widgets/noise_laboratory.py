@@ -11,17 +11,17 @@ import torch
 import traitlets
 from torch import Tensor
 
-from rsbook import drawings, figures, label_propagation, noise, presets
+from rsbook import drawings, label_propagation, noise, presets
 from rsbook.comparisons import level_text
 from rsbook.figures import Html
-from rsbook.positions import AreaTables, to_reference_maps
+from rsbook.positions import to_reference_maps
 from rsbook.scenes import Scenes
-from rsbook.widgets.explorer import Explorer, check_box, rgb, scene_names
+from rsbook.widgets.explorer import PairExplorer, pair_of
 
 Levels = Mapping[str, Iterable[Sequence[float | None]]]
 
 
-class NoiseLaboratory(Explorer):
+class NoiseLaboratory(PairExplorer):
     """Map noise (section V-B) at levels that the reader chooses, and the label of a mixture by clean and noisy maps.
 
     level: kind, fraction and intensity (None for the swaps), one of `levels` · first, second: which of the offered
@@ -31,14 +31,6 @@ class NoiseLaboratory(Explorer):
 
     level = traitlets.List(minlen=3, maxlen=3).tag(sync=True)
     levels = traitlets.List().tag(sync=True)
-    first = traitlets.Int().tag(sync=True)
-    second = traitlets.Int().tag(sync=True)
-    box = traitlets.List(traitlets.Int(), minlen=4, maxlen=4).tag(sync=True)
-    source = traitlets.List(traitlets.Int(), minlen=2, maxlen=2).tag(sync=True)
-    classes = traitlets.List(traitlets.Unicode()).tag(sync=True)
-    colours = traitlets.List(traitlets.Unicode()).tag(sync=True)
-    names = traitlets.List(traitlets.Unicode()).tag(sync=True)
-    min_pixels = traitlets.Int().tag(sync=True)
 
     def __init__(
         self,
@@ -54,33 +46,23 @@ class NoiseLaboratory(Explorer):
         levels: for each kind pairs of fraction and intensity, by default those of the full preset. Raises ValueError
         for fewer than two scenes, scenes without reference maps, and for kinds and levels that there are not.
         """
-        scenes = [int(i) for i in scenes]
-        if len(scenes) < 2 or data.positions is None:
-            raise ValueError(f"{data.name}: the laboratory needs two scenes or more, with reference maps")
+        scenes = pair_of(data, scenes)
         offered = _offered(list(kinds), levels, data.name)
-        self.data, self.scenes, self.seed, self.maps = data, scenes, seed, data.positions[scenes]
-        height, width = self.maps.shape[1:]
+        self.data, self.seed, self.maps = data, seed, data.positions[scenes]
         super().__init__(
+            data,
+            scenes,
             arrays={
-                "images": rgb(data, scenes),
                 "clean": self._indices(self.maps),
                 # scene by scene: levels of one map are alike, and what is alike packs well when it is near
                 "noisy": torch.stack([self._indices(self._noisy(level)) for level in offered], dim=1),
             },
             level=[level for level in offered if level[0] == offered[0][0]][-1],  # the strongest of the first kind
             levels=offered,
-            first=0,
-            second=1,
-            box=[height // 4, width // 8, height - height // 8, width - width // 4],
-            source=[height // 8, width // 4],
             caption="Map noise, and the label that label propagation then reads from the mixture. Choose the noise, "
             "and drag the box or its corners in either scene, or move it with the arrow keys. A class is in the label "
             f"when more than {data.min_pixels} pixels of it are left; one that only the noisy map names is wrongly "
             f"added, one that only the clean map names is wrongly removed. The noise is drawn with seed {seed}.",
-            classes=list(data.classes),
-            colours=figures.class_colours(data.classes),
-            names=scene_names(data, scenes),
-            min_pixels=data.min_pixels,
         )
 
     @cached_property
@@ -95,11 +77,7 @@ class NoiseLaboratory(Explorer):
 
         Raises ValueError for a box or source that leaves its scene, and for a level that is not offered.
         """
-        height, width = self.maps.shape[1:]
-        box = check_box(self.box, height, width)
-        top, left = self.source
-        patch = check_box((top, left, top + box[2] - box[0], left + box[3] - box[1]), height, width, "source")
-        clean, noisy = (self._mixed_pixels(bits, box, patch) for bits in (self.maps, self._noisy_now()))
+        clean, noisy = (self.mixed_pixels(bits) for bits in (self.maps, self._noisy_now()))
         return pd.DataFrame(
             {
                 "class": self.data.classes,
@@ -126,13 +104,6 @@ class NoiseLaboratory(Explorer):
     def _indices(self, bits: Tensor) -> Tensor:
         """Class indices (n,H,W) in a byte each, −1 for background."""
         return to_reference_maps(bits, len(self.data.classes)).to(torch.int8)
-
-    def _mixed_pixels(self, bits: Tensor, box: tuple[int, ...], patch: tuple[int, ...]) -> Tensor:
-        """Pixels (L,) of each class in the mixture of these class positions."""
-        tables = AreaTables(bits[[self.first, self.second]], len(self.data.classes))
-        first, second = tables[torch.tensor([0])], tables[torch.tensor([1])]
-        hole, patch = (torch.tensor([corners]) for corners in (box, patch))
-        return (first.totals() - first.counts(hole) + second.counts(patch))[0]
 
 
 def _offered(kinds: list[str], levels: Levels | None, dataset: str) -> list[list[Any]]:

@@ -36,7 +36,7 @@ async function render({ model, el }) {
   });
 
   // What is shown
-  const status = element("p", { class: "rsbook-area", "aria-live": "polite" });
+  const status = element("p", { class: "rsbook-area", "data-told": true });
   const title = element("p", { class: "rsbook-title" });
   const strips = element("ol", { class: "rsbook-strips" });
   const seeds = data.columns.find((column) => column.name === "seed").levels;
@@ -59,7 +59,7 @@ async function render({ model, el }) {
     const [by, wanted] = [model.get("metric"), model.get("reference")];
     const chosen = data.chosen(model.get("filters"));
     const groups = data.groups(chosen, model.get("group_by"));
-    const against = groups.find((group) => same(group.key, wanted));
+    const against = wanted.length ? groups.find((group) => same(group.key, wanted)) : undefined;
     for (const group of groups) Object.assign(group, measured(data, group, by, against));
     const sorted = model.get("order") === "score"
       ? [...groups].sort((a, b) => (a.mean === null) - (b.mean === null) || b.mean - a.mean) : groups;
@@ -68,7 +68,7 @@ async function render({ model, el }) {
     metric.show(by);
     order.show(model.get("order"));
     const options = groups.map(({ key, label }) => [key, label]);
-    reference.offer([[[], "nothing: show the scores"], ...options]);
+    reference.offer([[[], "nothing: show the scores"], ...options.filter(([key]) => key.length)]);
     reference.show(against ? against.key : []);
     status.textContent = `${chosen.length} of ${data.runs} runs chosen, in ${groups.length} `
       + `group${groups.length === 1 ? "" : "s"}. ${data.made(chosen)}`.trimEnd();
@@ -122,9 +122,10 @@ function study(model) {
       const levels = names.map((name) => level(name, run));
       const id = JSON.stringify(levels.map(({ cell }) => cell));
       if (!found.has(id)) {
-        const words = columns.filter(({ name }) => names.includes(name)).map(({ name }) => level(name, run).label);
-        const method = new Set();
-        found.set(id, { key: JSON.parse(id), label: words.filter(Boolean).join(" · ") || "all others", runs: [], method });
+        const named = columns.filter(({ name }) => names.includes(name)).map(({ name }) => level(name, run));
+        const telling = named.filter(({ silent }) => !silent);
+        const label = (telling.length ? telling : named.slice(0, 1)).map((one) => one.label).join(" · ") || "all runs";
+        found.set(id, { key: JSON.parse(id), label, runs: [], method: new Set() });
       }
       found.get(id).runs.push(run);
       found.get(id).method.add(codes[at.method][run]);

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import itertools
-import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,27 +16,11 @@ from matplotlib.colors import to_hex
 
 from rsbook import figures
 from rsbook.charts import METRIC_NAMES
-from rsbook.figures import METHOD_COLOURS, METHOD_NAMES, listed
+from rsbook.figures import METHOD_COLOURS, csv_cell, csv_text, listed
 from rsbook.widgets.explorer import Explorer
+from rsbook.widgets.run_columns import columns_of, is_missing, made_by, origins, with_stage_one_epochs
 
-# What can set runs apart, as `label_propagation.train` names it. Names of weights do not: each seed has its own.
-SETTINGS = (
-    *("method", "area_range", "maps", "noise", "noise_fraction", "noise_intensity", "stage_one_epochs", "explainer"),
-    *("t_cam", "min_pixels", "stop_after", "dataset", "network", "output_stride", "epochs", "batch_size"),
-    *("learning_rate", "weight_decay", "evaluate_every", "train_scenes", "probability", "seed"),
-)
 DIGITS = 6  # of a score: per cent with four, as in the charts
-FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")  # what spreadsheets take for one (OWASP)
-PATTERNS = {  # group labels without what a reader sees anyway
-    "method": "{}",
-    "area_range": "{}",
-    "maps": "{} maps",
-    "noise": "{}",
-    "noise_fraction": "f = {}",
-    "noise_intensity": "α = {}",
-    "stop_after": "stopped after epoch {}",
-    "stage_one_epochs": "masks of epoch {}",
-}
 
 
 class ResultsExplorer(Explorer):
@@ -49,11 +32,11 @@ class ResultsExplorer(Explorer):
     classes are shown; a group that is not there gives way to the first or the last one.
     """
 
-    columns = traitlets.List().tag(sync=True)  # name, words, whether it is offered; levels: cell, text, label, csv
+    columns = traitlets.List().tag(sync=True)  # as `columns_of` makes them
     codes = traitlets.List().tag(sync=True)  # level of each run, a list a column
     scores = traitlets.Dict().tag(sync=True)
     precision = traitlets.List().tag(sync=True)
-    records = traitlets.List().tag(sync=True)
+    records = traitlets.List().tag(sync=True)  # ready for the CSV
     origins = traitlets.List().tag(sync=True)
     origin = traitlets.List().tag(sync=True)  # of each run
     classes = traitlets.List(traitlets.Unicode()).tag(sync=True)
@@ -76,26 +59,12 @@ class ResultsExplorer(Explorer):
         classes: those that the lists in `average_precision` are of. Raises ValueError for no runs at all, columns that
         are missing, or lists of another length.
         """
-        needed = ("method", "seed", *METRIC_NAMES, "average_precision")
-        if missing := [column for column in needed if column not in runs]:
-            raise ValueError(f"runs: have no {listed(missing)}")
-        if runs.empty:
-            raise ValueError("runs: there are none, so nothing can be compared")
-        for i, row in enumerate(runs["average_precision"]):
-            if not isinstance(row, list | tuple) or len(row) != len(classes):
-                raise ValueError(f"runs: average_precision of row {i} is {row!r}, expected {len(classes)} numbers")
-        runs = _with_stage_one_epochs(runs).reset_index(drop=True)
-        columns, codes = [], []
-        for column in SETTINGS:
-            if column in runs and not runs[column].map(_missing).all():
-                levels, code = _levels(column, runs[column])
-                columns.append({"name": column, "words": _words(column), "offered": len(levels) > 1, "levels": levels})
-                codes.append(code)
-        origins = _origins(runs)
-        known = list(dict.fromkeys(origins))
-        records = [Path(str(path)).stem for path in runs["record"]] if "record" in runs else []
-        scores = [*METRIC_NAMES, *(f"average_precision_{one}" for one in classes)]
-        head = [*(c["name"] for c in columns), *scores, *(["record"] if records else [])]
+        _check(runs, classes)
+        runs = with_stage_one_epochs(runs).reset_index(drop=True)
+        columns, codes = columns_of(runs)
+        made = origins(runs)
+        known = list(dict.fromkeys(made))
+        self._records = [Path(str(path)).stem for path in runs["record"]] if "record" in runs else []
         others = itertools.cycle(matplotlib.color_sequences["tab10"])
         methods = next(c for c in columns if c["name"] == "method")["levels"]
         super().__init__(
@@ -107,14 +76,13 @@ class ResultsExplorer(Explorer):
             codes=codes,
             scores={metric: _rounded(runs[metric]) for metric in METRIC_NAMES},
             precision=[_rounded(row) for row in runs["average_precision"]],
-            records=records,
+            records=[csv_cell(record) for record in self._records],
             origins=[dict(zip(("date", "device", "commit"), one, strict=True)) for one in known],
-            origin=[known.index(one) for one in origins],
+            origin=[known.index(one) for one in made],
             classes=list(classes),
             colours=figures.class_colours(classes),
             method_colours=[METHOD_COLOURS.get(one["cell"]) or to_hex(next(others)) for one in methods],
             metrics=dict(METRIC_NAMES),
-            head=",".join(_csv_text(text) for text in head),
             name=name,
             filters={},
             metric="map_macro",
@@ -123,6 +91,7 @@ class ResultsExplorer(Explorer):
             reference=[],
             pair=[[], []],
         )
+        self.head = ",".join(map(csv_cell, self.selection().columns))
 
     @functools.cached_property
     def fallback(self) -> figures.Html:
@@ -154,8 +123,8 @@ class ResultsExplorer(Explorer):
         precision = pd.DataFrame(self.precision, dtype=float)
         precision.columns = [f"average_precision_{one}" for one in self.classes]
         frame = pd.concat([frame, precision], axis=1)
-        if self.records:
-            frame["record"] = self.records
+        if self._records:
+            frame["record"] = self._records
         return frame[self._chosen()]
 
     def read_out(self) -> pd.DataFrame:
@@ -163,7 +132,7 @@ class ResultsExplorer(Explorer):
         of the differences by seed, their number, and how many are above zero.
         """
         groups = self._groups()
-        reference = groups.get(tuple(self.reference))
+        reference = groups.get(tuple(self.reference)) if self.reference else None
         rows = []
         for key, runs in groups.items():
             values = runs[self.metric].dropna()
@@ -192,18 +161,8 @@ class ResultsExplorer(Explorer):
         return frame.assign(difference=frame["second"] - frame["first"]) if both else frame
 
     def read_out_csv(self) -> str:
-        """The selection as the page offers it for download; text that a spreadsheet would take for a formula is not
-        one in it.
-        """
-        scores = np.column_stack([pd.Series(self.scores[metric], dtype=float) for metric in METRIC_NAMES])
-        scores = np.column_stack([scores, np.array(self.precision, dtype=float)])
-        lines = [self.head]
-        for run in np.flatnonzero(self._chosen()):
-            cells = [c["levels"][codes[run]]["csv"] for c, codes in zip(self.columns, self.codes, strict=True)]
-            cells += ["" if np.isnan(score) else f"{score:.{DIGITS}f}" for score in scores[run]]
-            cells += [_csv_text(self.records[run])] if self.records else []
-            lines.append(",".join(cells))
-        return "\n".join([*lines, ""])
+        """The selection as the page offers it for download."""
+        return csv_text(self.selection().map(_score_text))
 
     def about(self) -> str:
         """How many runs are chosen, and what made them, in words."""
@@ -211,7 +170,7 @@ class ResultsExplorer(Explorer):
         found = [self.origins[self.origin[run]] for run in np.flatnonzero(chosen)]
         groups = len(self._groups())
         text = f"{len(found)} of {len(chosen)} runs chosen, in {groups} group{'' if groups == 1 else 's'}."
-        return f"{text} {_made(found)}" if found else text
+        return f"{text} {made_by(found)}" if found else text
 
     def _chosen(self) -> np.ndarray:
         """Which runs (n,) bool the filters leave."""
@@ -242,111 +201,28 @@ class ResultsExplorer(Explorer):
     def _label(self, key: Iterable[str]) -> str:
         """A group in words, as the page has it."""
         cells = dict(zip(self.group_by, key, strict=True))
-        parts = [
-            level["label"]
-            for column in self.columns
-            for level in column["levels"]
-            if level["label"] and cells.get(column["name"]) == level["cell"]
+        levels = [
+            level for column in self.columns for level in column["levels"] if cells.get(column["name"]) == level["cell"]
         ]
-        return " · ".join(parts) or "all others"
+        telling = [level for level in levels if not level["silent"]] or levels[:1]
+        return " · ".join(level["label"] for level in telling) or "all runs"
 
 
-def _with_stage_one_epochs(runs: pd.DataFrame) -> pd.DataFrame:
-    """The epochs of the networks that explained masks (blank: all), where the runs that trained them are there too."""
-    if "stage_one" not in runs or not {"weights", "stop_after"} <= set(runs) or "stage_one_epochs" in runs:
-        return runs
-    trained = runs.dropna(subset="weights").drop_duplicates("weights").set_index("weights")["stop_after"]
-    return runs.assign(stage_one_epochs=runs["stage_one"].map(trained.to_dict()))
-
-
-def _levels(column: str, values: pd.Series) -> tuple[list[dict[str, str]], list[int]]:
-    """What a setting is, each once, numbers in ascending order, and which of them each run has."""
-    by_cell = {_cell(value): value for value in values}
-    if not any(isinstance(value, str) for value in by_cell.values()):
-        missing = [cell for cell, value in by_cell.items() if _missing(value)]
-        by_cell = {cell: by_cell[cell] for cell in missing} | dict(
-            sorted(((c, v) for c, v in by_cell.items() if c not in missing), key=lambda pair: pair[1])
-        )
-    at = {cell: i for i, cell in enumerate(by_cell)}
-    return [_level(column, cell, value) for cell, value in by_cell.items()], [at[_cell(value)] for value in values]
-
-
-def _level(column: str, cell: str, value: Any) -> dict[str, str]:
-    """A level as the state has it: as data, in words, in the label of a group, and ready for a CSV."""
-    none = {"area_range": "no box", "noise": "clean maps", "noise_fraction": "0 %"}
-    if _missing(value):
-        text = none.get(column, "not set")
-    elif column == "method":
-        text = METHOD_NAMES.get(cell, cell)
-    elif column == "area_range":
-        text = cell.replace("-", "–")
-    elif column == "noise_fraction":
-        text = f"{100 * value:g} %"
-    else:
-        text = cell.replace("_", " ") if column in ("noise", "maps") else cell
-    says_nothing = _missing(value) or (column == "noise_fraction" and value == 0) or (column, cell) == ("maps", "given")
-    label = "" if says_nothing else PATTERNS.get(column, f"{_words(column)} {{}}").replace("{}", text)
-    return {"cell": cell, "text": text, "label": label, "csv": _csv_text(cell) if isinstance(value, str) else cell}
-
-
-def _cell(value: Any) -> str:
-    if _missing(value):
-        return ""
-    if isinstance(value, list | tuple):
-        return "-".join(_cell(one) for one in value)
-    if isinstance(value, np.generic):
-        value = value.item()
-    return repr(value).removesuffix(".0") if isinstance(value, float) else str(value)
-
-
-def _csv_text(text: str) -> str:
-    """Text as a CSV cell, with an apostrophe in front where a spreadsheet would take it for a formula."""
-    if text.startswith(FORMULA) or text.lstrip().startswith(FORMULA):
-        text = f"'{text}"
-    quoted = text.startswith("'") or any(sign in text for sign in ',;"\t\r\n')
-    return '"' + text.replace('"', '""') + '"' if quoted else text
-
-
-def _missing(value: Any) -> bool:
-    return value is None or value is pd.NA or (isinstance(value, float) and np.isnan(value))
-
-
-def _words(column: str) -> str:
-    return {"noise": "map noise", "noise_fraction": "noisy share", "noise_intensity": "noise intensity"}.get(
-        column, column.replace("_", " ")
-    )
+def _check(runs: pd.DataFrame, classes: Sequence[str]) -> None:
+    needed = ("method", "seed", *METRIC_NAMES, "average_precision")
+    if missing := [column for column in needed if column not in runs]:
+        raise ValueError(f"runs: have no {listed(missing)}")
+    if runs.empty:
+        raise ValueError("runs: there are none, so nothing can be compared")
+    for i, row in enumerate(runs["average_precision"]):
+        if not isinstance(row, list | tuple) or len(row) != len(classes):
+            raise ValueError(f"runs: average_precision of row {i} is {row!r}, expected {len(classes)} numbers")
 
 
 def _rounded(values: Iterable[float | None]) -> list[float | None]:
-    return [None if _missing(value) else round(float(value), DIGITS) for value in values]
+    return [None if is_missing(value) else round(float(value), DIGITS) for value in values]
 
 
-def _origins(runs: pd.DataFrame) -> list[tuple[str, str, str]]:
-    """Date, device and commit of each run, from its row or its record, "" where neither says."""
-    found = []
-    for row in runs.to_dict("records"):
-        if "commit" not in row and "record" in row:
-            try:
-                record = json.loads(Path(row["record"]).read_text(encoding="utf-8"))
-                row = {"started": record["started"], **record["provenance"]}
-            except (OSError, ValueError, KeyError, TypeError):
-                row = {}
-        date, device, commit = ("" if _missing(row.get(k)) else str(row[k]) for k in ("started", "device", "commit"))
-        changed = " with changes" if commit and row.get("uncommitted_changes") is True else ""
-        found.append((date[:10], device, commit[:12] + changed))
-    return found
-
-
-def _made(origins: Iterable[dict[str, str]]) -> str:
-    """What made the runs, in a sentence."""
-    dates, devices, commits = ([o[k] for o in origins] for k in ("date", "device", "commit"))
-    dates, devices, commits = (sorted(set(filter(None, found))) for found in (dates, devices, commits))
-    if not dates and not devices and not commits:
-        return "No record says what made them."
-    when = f" {dates[0]}" if len(dates) == 1 else f" from {dates[0]} to {dates[-1]}" if dates else ""
-    where = f" on {_some(devices)}" if devices else ""
-    return f"Made{when}{where}; " + (f"commit {_some(commits)}." if commits else "the commit is unknown.")
-
-
-def _some(names: Sequence[str]) -> str:
-    return listed(names if len(names) <= 3 else [*names[:3], f"{len(names) - 3} others"])
+def _score_text(value: Any) -> Any:
+    """A score as the page writes it; whatever else is in the selection as it is."""
+    return f"{value:.{DIGITS}f}" if isinstance(value, float) and not np.isnan(value) else value
