@@ -64,6 +64,8 @@ def write_page(explorer, path, theme="light"):
     """Write the page of an explorer, which sets `window.explorer` once it is shown."""
 
     def plain(value):
+        if not isinstance(value, bytes):  # numpy's scalars look like bytes to base64, and Jupyter refuses them
+            raise TypeError(f"{value!r} of {type(value).__name__} cannot be in the state of an explorer")
         return {"base64": base64.b64encode(value).decode()}
 
     names = [name for name in explorer.keys if not name.startswith("_")]

@@ -10,7 +10,7 @@ import statistics
 import pandas as pd
 import pytest
 import traitlets
-from explorer_page import copy_state, wait_two_frames
+from explorer_page import copy_state, wait_two_frames, write_page
 from made_up_runs import LARGE, SMALL, noisy, rows, runs_table
 
 from rsbook import figures, results, scenes
@@ -433,3 +433,9 @@ def test_a_phone_shows_it_without_sideways_scrolling_in_letters_of_12_pixels(ope
     assert min(sizes) >= 12
     for strip in page.locator(".rsbook-group .rsbook-strip").all():
         assert "seed" in strip.get_attribute("aria-label")
+
+
+def test_the_state_is_plain_whatever_types_a_table_has(tmp_path):
+    table = runs_table(rows("cutmix", LARGE, (0.5, 0.6)), rows("none", None, (0.4,), stop_after=1.0))
+    table["average_precision"] = [[0.1, 0.2]] * len(table)
+    write_page(ResultsExplorer(table, ("one", "two")), tmp_path / "page.html")  # json.dumps as Jupyter does

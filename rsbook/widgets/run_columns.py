@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -54,7 +55,7 @@ def columns_of(runs: pd.DataFrame) -> tuple[list[dict[str, Any]], list[list[int]
 
 def is_missing(value: Any) -> bool:
     """Whether a cell of a table of runs holds nothing."""
-    return value is None or value is pd.NA or (isinstance(value, float) and np.isnan(value))
+    return value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value))
 
 
 def _levels(column: str, values: pd.Series) -> tuple[list[dict[str, Any]], list[int]]:
@@ -86,7 +87,7 @@ def _level(column: str, cell: str, value: Any) -> dict[str, Any]:
         text = f"{100 * value:g} %"
     else:
         text = cell.replace("_", " ") if column in ("noise", "maps") else cell
-    silent = is_missing(value) or (column == "noise_fraction" and value == 0) or (column, cell) == ("maps", "given")
+    silent = is_missing(value) or (column, cell) in (("noise_fraction", "0"), ("maps", "given"))
     label = pattern.replace("{}", text)
     return {"cell": cell, "text": text, "label": label, "silent": silent, "csv": csv_cell(cell)}
 
