@@ -70,16 +70,19 @@ def by_area_range(runs: pd.DataFrame, table: str = "table_ii", maps: str = "give
         comparable = method != LP or read == maps
         compared = method not in ("none", "cutmix")
         gain = scores(runs, method, text, maps=read) - scores(runs, PLAIN, text) if compared else None
+        ours = None if gain is None or gain.dropna().empty else 100 * gain.mean()
+        theirs = published_gain(text, method, PLAIN, name) if compared and comparable else None
         rows.append(
             {
                 "method": METHOD_NAMES[method] + (", thematic product" if read == "product" else ""),
                 "box area": dashed(text) or "–",
                 "mAP macro": mean_and_spread(part["map_macro"]),
                 "mAP micro": mean_and_spread(part["map_micro"]),
-                "gain over w/o LP": None if gain is None or gain.dropna().empty else signed(100 * gain.mean()),
+                "gain over w/o LP": None if ours is None else signed(ours),
                 "n": len(part),
                 "paper: macro": _number(published_score(method, text, name)) if comparable else None,
-                "paper: gain": printed(published_gain(text, method, PLAIN, name)) if compared and comparable else None,
+                "paper: gain": printed(theirs) if compared and comparable else None,
+                "difference of gains": None if ours is None or theirs is None else signed(ours - theirs),
             }
         )
     return pd.DataFrame(rows)

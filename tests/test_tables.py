@@ -46,15 +46,18 @@ def test_table_ii_sets_ours_beside_published():
         "n": 3,
         "paper: macro": "82.30",
         "paper: gain": "+1.81",
+        "difference of gains": "+1.19",
     }
     small, baseline = found["CutMix with LP_map", "0.1–0.3"], found["no augmentation", "–"]
     assert (small["gain over w/o LP"], small["paper: macro"], small["paper: gain"]) == ("+1.00", "80.33", "+1.40")
+    assert small["difference of gains"] == "−0.40"
     assert baseline["paper: macro"] == "78.40"
     assert pd.isna(baseline["gain over w/o LP"])
     assert pd.isna(baseline["paper: gain"])
     cutout = found["CutOut", "0.3–0.7"]
     assert pd.isna(cutout["paper: macro"])
     assert (cutout["gain over w/o LP"], cutout["paper: gain"]) == ("−4.00", "not printed")
+    assert pd.isna(cutout["difference of gains"])
 
 
 def test_gains_are_paired_by_seed():
