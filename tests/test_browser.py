@@ -102,6 +102,7 @@ def test_what_was_tried_is_told_with_the_cure(machine, monkeypatch, user):
     assert "RSBOOK_CHROMIUM=/path/to/chromium; then: make -B .venv/browser" in told[0]
     assert told[1].endswith("playwright install chromium: Error: getaddrinfo ENOTFOUND")
     assert told[2:] == (["  apt-get update: E: no network"] if user == 0 else [])
+    monkeypatch.setattr(browser, "_running", [])  # whatever runs for other tests
     with pytest.raises(browser.BrowserError, match="make -B"), browser.launch():
         pass
 
