@@ -294,3 +294,10 @@ def test_class_names_run_nothing(opened):
     agree(page, made)
     assert payload in shown_rows(page)
     assert page.evaluate("window.__hit") is None
+
+
+def test_what_has_the_focus_keeps_its_keys_in_jupyterlab(opened):
+    page = opened(CutMixExplorer(random_scenes(), range(4)))
+    focusable = page.locator(".rsbook-explorer :is(button, input, select)")
+    kept = page.locator(".rsbook-explorer :is(button, input, select)[data-lm-suppress-shortcuts=true]")
+    assert focusable.count() == kept.count() >= 6

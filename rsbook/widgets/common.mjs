@@ -29,6 +29,8 @@ export function element(tag, attributes = {}, ...children) {
     if (name.startsWith("on")) made.addEventListener(name.slice(2), value);
     else if (value !== undefined && value !== false && value !== null) made.setAttribute(name, value === true ? "" : value);
   }
+  // What has the focus keeps its keys: JupyterLab would take arrows for itself.
+  if (["button", "input", "select", "summary"].includes(tag)) made.setAttribute("data-lm-suppress-shortcuts", "true");
   made.append(...children);
   return made;
 }
