@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import re
 import time
 import warnings
 from pathlib import Path
@@ -14,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load, save, save_file
 from torch import Tensor, nn
 
-from rsbook.files import replacing
+from rsbook.files import fetched, replacing
 
 SECONDS_BETWEEN_CHECKPOINTS = 60.0
 
@@ -124,13 +126,17 @@ def copy(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def write(path: Path, facts: Any, tensors: dict[str, Tensor]) -> None:
-    """Write tensors, and facts that JSON can hold, as one safetensors file."""
+    """Write tensors, and facts that JSON can hold, as one safetensors file; raises OSError when that fails."""
     with replacing(path) as temporary:
-        save_file(tensors, temporary, metadata={"rsbook": json.dumps(facts)})
+        try:
+            save_file(tensors, temporary, metadata={"rsbook": json.dumps(facts)})
+        except SafetensorError as error:  # which is no OSError, whatever the disk has said
+            code = re.search(r"os error (\d+)", str(error))
+            raise OSError(int(code[1]) if code else errno.EIO, str(error), str(path)) from error
 
 
 def read(path: Path) -> tuple[Any, dict[str, Tensor]]:
     """The facts and the tensors that `write` wrote."""
-    with safe_open(path, framework="pt") as file:
+    with fetched(path) as local, safe_open(local, framework="pt") as file:
         names = file.keys()
         return json.loads(file.metadata()["rsbook"]), {name: file.get_tensor(name) for name in names}

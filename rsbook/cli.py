@@ -1,14 +1,17 @@
-"""The front door: `python -m rsbook data` gets archives ready, `run` executes notebooks, `report` renders the book;
-`slides` and `dist` make more of it.
+"""The front door: `python -m rsbook data` gets archives ready, `run` and `sweep` execute notebooks, `report` renders
+the book, `status` and `doctor` say how things stand, `replay` does a run again; `slides` and `dist` make more of it.
 """
 
 import argparse
 import difflib
-import re
+import os
 import signal
 import sys
+from pathlib import Path
 
-from rsbook import batch
+from rsbook import batch, planning, sweeps
+from rsbook.cluster import ClusterError
+from rsbook.parameters import BatchError, UsageError, read_yaml, short
 
 EXAMPLES = """\
 examples:
@@ -17,12 +20,32 @@ examples:
   python -m rsbook run "label_propagation/5*" --preset full    several, as in the paper
   python -m rsbook run "*/5a*" -p seeds="[1, 2, 3]" -p device=cuda
   python -m rsbook run --dry-run                               what would run, and why
+  python -m rsbook run --scheduler tcp://host:8786             on the workers of a Dask scheduler
+  python -m rsbook run --scheduler slurm.yml                   on a cluster that a file describes
+  python -m rsbook sweep seeds.yml                             one notebook over a grid of parameters
+  python -m rsbook status                                      what is done, running, stale, failed
+  python -m rsbook doctor                                      is all here that is needed, and what to do if not
+  python -m rsbook replay _runs/FUNCTION/RECORD.json           a training run again, and what differs
   python -m rsbook report                                      the pages, in _build/html
   python -m rsbook slides label_propagation/3_method           a chapter as slides, in _build/slides
   python -m rsbook dist                                        the pages as one zip file, in _build
   python -m rsbook data --help                                 archives: list, card, prepare, check
 
-exit codes: 0 all fine · 1 a notebook or the rendering failed · 2 wrong usage or parameters · 130 interrupted
+exit codes: 0 all fine · 1 something failed or differs · 2 wrong usage or parameters · 130 interrupted
+"""
+
+SWEEP = """\
+A sweep file, for example seeds.yml:
+
+  notebook: label_propagation/5a_reliable_maps
+  preset: quick                    # optional, as are the parameters that all have
+  parameters: {device: cpu}
+  grid:                            # every combination of these is one execution
+    seeds: [[42], [43], [44]]
+    area_ranges: [[[0.1, 0.3]], [[0.3, 0.7]]]
+
+Executed notebooks go to _build/sweeps/seeds, with sweep.csv (what is executed) and runs.csv (every training run behind
+them). Executions and runs that are done are not done again, here or on another machine with the same store.
 """
 
 DATA_EXAMPLES = """\
@@ -39,32 +62,23 @@ exit codes: 0 all fine · 1 files are missing or damaged · 2 wrong usage · 130
 
 
 def parse_parameters(assignments):
-    """The values of `name=value` texts, read as YAML (`[1, 2]`, `true`, `null`, `text`).
+    """The values of `name=value` texts, read as YAML (`[1, 2]`, `true`, `null`, `text`) without its tags and aliases.
 
-    Raises UsageError when one is malformed or a name is there twice.
+    Raises UsageError, in one short line, when one is malformed or a name is there twice.
     """
-    import yaml
-
-    class Loader(yaml.SafeLoader):
-        """Reads 1e-3 as a number, which YAML 1.1 takes for text."""
-
-    exponent = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$")
-    Loader.add_implicit_resolver("tag:yaml.org,2002:float", exponent, list("-+0123456789"))
     given = {}
     for assignment in assignments:
         name, separator, text = assignment.partition("=")
         if not separator or not name.isidentifier():
-            raise batch.UsageError(f"-p {assignment!r} is not name=value, as in -p preset=full")
+            raise UsageError(f"-p {short(assignment)} is not name=value, as in -p preset=full")
         if name in given:
-            raise batch.UsageError(f"parameter {name!r} is given twice")
+            raise UsageError(f"parameter {short(name)} is given twice")
         try:
-            # an alias repeats its anchor, and a few lines of them fill any memory
-            if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=Loader)):
-                raise batch.UsageError(f"the value of -p {name} holds a YAML alias (*): put it in quotes")
-            given[name] = yaml.load(text, Loader=Loader)
-        except (yaml.YAMLError, ValueError, RecursionError) as error:
-            problem = getattr(error, "problem", None) or error
-            raise batch.UsageError(f"the value of -p {assignment!r} is not YAML ({problem})") from None
+            given[name] = read_yaml(text)
+        # a month 13, a number beyond all floats: PyYAML passes on what Python says of them
+        except (ValueError, ArithmeticError, RecursionError) as error:
+            problem = short(str(error).split("\n")[0])[1:-1]
+            raise UsageError(f"the value of -p {short(assignment)} is not YAML ({problem})") from None
     return given
 
 
@@ -89,8 +103,29 @@ def _parser():
     run.add_argument("-p", dest="parameters", action="append", default=[], metavar="NAME=VALUE", help="value as YAML")
     run.add_argument("--preset", choices=("smoke", "quick", "full"), help="the same as -p preset=…")
     run.add_argument("--out", metavar="DIR", help="where executed notebooks go; default: book/_executed")
-    run.add_argument("--force", action="store_true", help="run what is up to date as well")
-    run.add_argument("--dry-run", action="store_true", help="list what would run and why, run nothing")
+    _add_how(run)
+    sweep = commands.add_parser(
+        "sweep",
+        help="execute one notebook over a grid of parameters",
+        description="Execute one notebook for every point of a grid.",
+        epilog=SWEEP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    sweep.add_argument("file", metavar="FILE.yml", help="what varies; see below")
+    _add_how(sweep)
+    status = commands.add_parser("status", help="what is done, running, stale, failed or missing")
+    doctor = commands.add_parser("doctor", help="check installation, data, GPU, disk and store, and say what to do")
+    for command in (status, doctor):
+        command.add_argument(
+            "--store", metavar="STORE", help="where the records are; default: RSBOOK_STORE, else _runs"
+        )
+    replay = commands.add_parser("replay", help="do a recorded training run again and compare")
+    replay.add_argument("record", metavar="RECORD", help="the record's JSON, in _runs")
+    replay.add_argument("--root", metavar="DIR", help="folder of the archives; default: data in the project")
+    replay.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    replay.add_argument(
+        "--within", type=float, default=0.0, metavar="D", help="by how much a number may differ; default: not at all"
+    )
     report = commands.add_parser("report", help="render the book from the executed notebooks")
     report.add_argument("--out", metavar="DIR", help="where the pages go; default: _build/html")
     slides = commands.add_parser("slides", help="turn executed notebooks into slides")
@@ -101,6 +136,27 @@ def _parser():
     commands.add_parser("dist", help="zip the rendered pages")
     _add_data(commands)
     return parser
+
+
+def _add_how(command):
+    command.add_argument("--force", action="store_true", help="run what is up to date as well")
+    command.add_argument("--dry-run", action="store_true", help="list what would run and why, run nothing")
+    command.add_argument(
+        "--scheduler",
+        metavar="WHERE",
+        help="address of a Dask scheduler, its JSON file, or a YAML file that describes a cluster; default: "
+        "RSBOOK_SCHEDULER, else this machine",
+    )
+    command.add_argument(
+        "--workers", type=int, metavar="N", help="processes on this machine, 0 for this one; default: one a core or GPU"
+    )
+    command.add_argument(
+        "--store",
+        metavar="STORE",
+        help="a folder or an address such as s3://bucket/folder for the records of training runs; default: "
+        "RSBOOK_STORE, else _runs",
+    )
+    command.add_argument("--timeout", type=float, metavar="SECONDS", help="end a notebook that takes longer")
 
 
 def _add_data(commands):
@@ -128,10 +184,55 @@ def _add_data(commands):
 def _run(arguments, root):
     preset = [f"preset={arguments.preset}"] if arguments.preset else []
     given = parse_parameters(preset + arguments.parameters)
-    failed = batch.run(arguments.patterns, given, root, arguments.out, arguments.force, arguments.dry_run)
+    return _execute(planning.jobs(arguments.patterns, given, root, arguments.out), arguments, root)
+
+
+def _sweep(arguments, root):
+    jobs = sweeps.jobs(arguments.file, root)
+    if not arguments.dry_run:
+        sweeps.declare(jobs)
+    code = _execute(jobs, arguments, root)
+    if not arguments.dry_run:
+        print(f"runs behind it: {planning.shown(sweeps.collect(jobs, planning.store(root)), root)}")
+    return code
+
+
+def _execute(jobs, arguments, root):
+    if arguments.timeout is not None and arguments.timeout <= 0:
+        raise UsageError(f"--timeout {arguments.timeout:g}: expected seconds above 0")
+    how = {name: getattr(arguments, name) for name in ("force", "dry_run", "scheduler", "workers", "timeout")}
+    failed = batch.execute(jobs, root, **how)
     if failed:
         print(f"rsbook: {len(failed)} failed: {', '.join(failed)}", file=sys.stderr)
     return 1 if failed else 0
+
+
+def _status(arguments, root):
+    from rsbook import status
+
+    print(status.report(root))
+    return 0
+
+
+def _doctor(arguments, root):
+    from rsbook import doctor
+
+    findings = doctor.examine(root, arguments.store)
+    print(doctor.report(findings))
+    return 1 if any(one.state == "problem" for one in findings) else 0
+
+
+def _replay(arguments, root):
+    from rsbook import replaying
+
+    try:
+        other, differences = replaying.replay(arguments.record, arguments.root, arguments.device, arguments.within)
+    except replaying.ReplayError as error:
+        raise BatchError(str(error)) from error
+    for line in other:
+        print(f"rsbook: not as it was recorded: {line}", file=sys.stderr)
+    print("\n".join(differences) or "the same results")
+    return 1 if differences else 0
 
 
 def _make(arguments, root):
@@ -154,9 +255,9 @@ def _data(arguments, root):
     if arguments.action != "list" and arguments.name not in scenes.ARCHIVES:
         near = difflib.get_close_matches(arguments.name, scenes.ARCHIVES, 1, 0.5)
         hint = f"did you mean {near[0]!r}? " if near else ""
-        raise batch.UsageError(f"no archive {arguments.name!r}; {hint}There are {', '.join(scenes.ARCHIVES)}")
+        raise UsageError(f"no archive {arguments.name!r}; {hint}There are {', '.join(scenes.ARCHIVES)}")
     if arguments.action == "prepare" and arguments.name not in preparing.PREPARED:
-        raise batch.UsageError(f"{arguments.name} needs no preparing: it comes with the repository")
+        raise UsageError(f"{arguments.name} needs no preparing: it comes with the repository")
     try:
         return {"list": _list, "card": _card, "prepare": _prepare, "check": _check}[arguments.action](arguments)
     except (scenes.DataError, OSError) as error:
@@ -196,16 +297,22 @@ def _check(arguments):
     return 0
 
 
-def main(argv=None, root=batch.ROOT):
+def main(argv=None, root=planning.ROOT):
     """Run one command and return its exit code; argparse leaves with code 2 by itself."""
     if argv is None:  # as a program: what ends us must end the kernel as well, and leave no temporary file
         signal.signal(signal.SIGTERM, signal.default_int_handler)
     arguments = _parser().parse_args(argv)
+    commands = {"run": _run, "sweep": _sweep, "status": _status, "doctor": _doctor, "replay": _replay, "data": _data}
     try:
-        return {"run": _run, "data": _data}.get(arguments.command, _make)(arguments, root)
-    except batch.BatchError as error:
+        if store := getattr(arguments, "store", None):  # in the environment, for the kernels of notebooks as well
+            os.environ["RSBOOK_STORE"] = store if "://" in store else str(Path(store).resolve())
+        return commands.get(arguments.command, _make)(arguments, root)
+    except ClusterError as error:
         print(f"rsbook: {error}", file=sys.stderr)
-        return 2 if isinstance(error, batch.UsageError) else 1
+        return 1
+    except BatchError as error:
+        print(f"rsbook: {error}", file=sys.stderr)
+        return 2 if isinstance(error, UsageError) else 1
     except KeyboardInterrupt:
         print("rsbook: interrupted; the next run goes on with what is missing", file=sys.stderr)
         return 130

@@ -11,6 +11,7 @@ from torch import Generator, Tensor, nn
 from rsbook import augmentations, checkpoints, explain, mixing, models, positions, scenes, thematic, training
 from rsbook import noise as map_noise
 from rsbook.devices import resolve_device
+from rsbook.files import location
 from rsbook.positions import AreaTables
 from rsbook.scenes import Scenes
 from rsbook.training import Augment
@@ -194,7 +195,7 @@ def stage_one_network(data: Scenes, settings: Mapping[str, Any], record: str | P
     """
     shape = data.images.shape[1], len(data.classes)
     network = models.classifier(settings["network"], *shape, Generator(), settings.get("output_stride"))
-    checkpoints.load_weights(network, Path(record).parent, weights)
+    checkpoints.load_weights(network, location(record).parent, weights)
     return network
 
 

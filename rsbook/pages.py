@@ -13,10 +13,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from rsbook import batch, figures, receipts
+from rsbook import figures, planning, receipts
 from rsbook.charts import METRIC_NAMES
 from rsbook.files import replacing
-from rsbook.parameters import BatchError, check_parameters, declared
+from rsbook.parameters import BatchError, declared
+from rsbook.provenance import duration
 
 FRESH, STALE, MISSING, UNKNOWN = "fresh", "stale", "missing", "unknown"
 FOLDER = "_generated"  # of book/
@@ -66,11 +67,10 @@ def collect(executed, project=None):
     executed = Path(executed)
     names = {path.relative_to(executed).with_suffix("").as_posix() for path in executed.glob("[!.]*/[!.]*.ipynb")}
     try:
-        names |= set(batch.find([], project)) if project is not None else set()
+        names |= set(planning.find([], project)) if project is not None else set()
     except BatchError:  # it has no notebooks
         project = None
-    shared = None if project is None else batch.shared_hashes(project)
-    return [_page(name, executed, project, shared) for name in sorted(names)]
+    return [_page(name, executed, project) for name in sorted(names)]
 
 
 def status(pages):
@@ -130,19 +130,19 @@ def write(book, project=None):
 # Reading executed notebooks
 
 
-def _page(name, executed, project, shared):
+def _page(name, executed, project):
     title = name.split("/")[1].replace("_", " ")
     try:
         notebook = json.loads(Path(executed, f"{name}.ipynb").read_text("utf-8"))
         sources = ["".join(cell.get("source", "")) for cell in notebook["cells"] if cell["cell_type"] == "markdown"]
         record = notebook["metadata"].get("rsbook")
-        facts = list(_left(notebook))
+        facts = list(facts_left(notebook))
     except FileNotFoundError:
         return Page(name, _title_of_source(name, project) or title, MISSING, "was never executed", _command(name, {}))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return Page(name, title, STALE, "damaged", _command(name, {}))
     record = record if isinstance(record, dict) else {}
-    state, why = _freshness(name, record, project, shared)
+    state, why = _freshness(name, record, project)
     receipts = [one for one in facts if one["rsbook"] == "receipt"]
     if state == STALE and not receipts:
         why += "; made by an older version"
@@ -159,7 +159,7 @@ def _page(name, executed, project, shared):
     )
 
 
-def _left(notebook):
+def facts_left(notebook):
     """The facts that `figures.Html` left beside what it shows."""
     for cell in notebook["cells"]:
         for output in cell.get("outputs", []):
@@ -168,39 +168,18 @@ def _left(notebook):
                 yield facts
 
 
-def _freshness(name, record, project, shared):
+def _freshness(name, record, project):
     """The state of an executed notebook, and why it is not fresh."""
     if project is None:
         return UNKNOWN, "no sources to compare with"
-    then, parameters = _dict(record, "components"), dict(_dict(record, "parameters"))
-    if not then:
-        return STALE, "damaged"
-    parameters["data_root"] = _whole(parameters.get("data_root"), project)
-    try:
-        notebook = batch.read(name, project)
-    except BatchError:
-        return STALE, "its notebook is gone"
-    try:
-        check_parameters(notebook, _dict(record, "parameters"), name)
-        now = batch.fingerprint(notebook, parameters, shared, project)["components"]
-    except BatchError:
-        return STALE, "its parameters changed"
-    # with the parameters that it has: that others would be given now makes no page stale
-    changed = [batch.REASONS.get(part, part) for part in now if part != "parameters" and then.get(part) != now[part]]
-    return (STALE, f"{', '.join(changed)} changed") if changed else (FRESH, "")
-
-
-def _whole(folder, project):
-    """A recorded folder with what the record left out of it: this machine's home and project."""
-    if isinstance(folder, str) and folder.split("/")[0] in ("~", "."):
-        return str(Path.home() if folder[0] == "~" else Path(project)) + folder[1:]
-    return folder if isinstance(folder, str) else None
+    why = planning.stale(name, record, project)
+    return (FRESH, "") if why is None else (STALE, why)
 
 
 def _command(name, parameters, project=None):
     """What makes a page again with these parameters; those that are the notebook's own are left out."""
     try:
-        own = {key: one.default for key, one in declared(batch.read(name, project), name).items()} if project else {}
+        own = {key: one.default for key, one in declared(planning.read(name, project), name).items()} if project else {}
     except BatchError:
         own = {}
     return receipts.command(name, {key: value for key, value in parameters.items() if value != own.get(key)})
@@ -208,7 +187,7 @@ def _command(name, parameters, project=None):
 
 def _title_of_source(name, project):
     try:
-        cells = batch.read(name, project)["cells"] if project else []
+        cells = planning.read(name, project)["cells"] if project else []
     except BatchError:
         return None
     return _heading("\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown"))
@@ -347,7 +326,7 @@ def _seconds(value):
 
 
 def _duration(seconds):
-    return receipts.duration(_seconds(seconds)) if isinstance(seconds, int | float) else None
+    return duration(_seconds(seconds)) if isinstance(seconds, int | float) else None
 
 
 def _cell(value):

@@ -17,7 +17,9 @@ import pandas as pd
 import psutil
 
 from rsbook.figures import Html
+from rsbook.files import location
 from rsbook.parameters import declared
+from rsbook.provenance import duration, peak_memory, provenance
 
 if TYPE_CHECKING:  # rendering does without torch
     from rsbook.scenes import Scenes
@@ -55,15 +57,10 @@ def notice(preset: str) -> Html | None:
 
 def command(notebook: str, parameters: Mapping[str, Any]) -> str:
     """The line that makes the page of a notebook with these parameters."""
-    given = [f"-p {shlex.quote(f'{name}={json.dumps(value)}')}" for name, value in parameters.items()]
+    given = [
+        f"-p {shlex.quote(f'{name}={json.dumps(value, ensure_ascii=False)}')}" for name, value in parameters.items()
+    ]
     return " ".join(["python -m rsbook run", shlex.quote(notebook), *given])
-
-
-def duration(seconds: float) -> str:
-    """Seconds as "1 h 15 min", "2 min 3 s" or "4 s"."""
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
 
 
 def versions(python: str | None, libraries: Mapping[str, str | None]) -> str:
@@ -74,9 +71,8 @@ def versions(python: str | None, libraries: Mapping[str, str | None]) -> str:
 
 def _facts(notebook: str, parameters: dict[str, Any], data: Scenes, runs: pd.DataFrame | None) -> dict[str, Any]:
     from rsbook.devices import resolve_device
-    from rsbook.runs import provenance
 
-    here = provenance(resolve_device(parameters.get("device", "auto")))
+    device = resolve_device(parameters.get("device", "auto"))
     behind = None if runs is None or runs.empty else _runs(runs)
     return {
         "rsbook": "receipt",
@@ -87,7 +83,8 @@ def _facts(notebook: str, parameters: dict[str, Any], data: Scenes, runs: pd.Dat
         "dataset": data.name,
         "checksum": data.checksum,
         "seeds": behind["seeds"] if behind else parameters.get("seeds"),
-        **here,
+        **provenance(device),
+        "memory": peak_memory(device),
         "made": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S+00:00}",
         "seconds": round(time.time() - _kernel_start(), 1),
         "runs": behind,
@@ -96,7 +93,7 @@ def _facts(notebook: str, parameters: dict[str, Any], data: Scenes, runs: pd.Dat
 
 def _runs(runs: pd.DataFrame) -> dict[str, Any]:
     """What the training runs behind a page were: records holds the seconds of each, as pages may share them."""
-    paths = [Path(path) for path in dict.fromkeys(runs["record"])]
+    paths = [location(path) for path in dict.fromkeys(runs["record"])]
     records = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
     fresh = sum(datetime.fromisoformat(record["started"]).timestamp() >= int(_kernel_start()) for record in records)
     made_on = {json.dumps(record["provenance"], sort_keys=True) for record in records}
@@ -107,6 +104,7 @@ def _runs(runs: pd.DataFrame) -> dict[str, Any]:
         "seconds": round(sum(record["seconds"] for record in records), 1),
         "seeds": sorted({record["parameters"]["seed"] for record in records}),
         "provenance": [json.loads(text) for text in sorted(made_on)],
+        "function": records[0]["function"],
         "records": {path.stem: record["seconds"] for path, record in zip(paths, records, strict=True)},
     }
 
@@ -121,7 +119,8 @@ def _told(facts: Mapping[str, Any]) -> dict[str, str]:
         "Data set": f"{facts['dataset']}, sha256 {facts['checksum'][:16]}…",
         "Seeds": ", ".join(map(str, facts["seeds"] or [])) or "none of its own",
         "Code": _code(facts),
-        "Machine": f"{facts['device']}, {facts['system']}",
+        "Lock file": f"sha256 {facts['lock'][:16]}…" if facts["lock"] else "none",
+        "Machine": _machine(facts),
         "Versions": versions(facts["python"], facts["versions"]),
         "Made": f"{made:%Y-%m-%d %H:%M} UTC, {duration(facts['seconds'])} after the start",
     }
@@ -142,6 +141,14 @@ def _code(facts: Mapping[str, Any]) -> str:
     if facts["commit"] is None:
         return "no commit"
     return f"commit {facts['commit'][:12]}" + (" with uncommitted changes" if facts["uncommitted_changes"] else "")
+
+
+def _machine(facts: Mapping[str, Any]) -> str:
+    peak, on_gpu = facts["memory"]["process_megabytes"], facts["memory"]["gpu_megabytes"]
+    driver = [f"driver {facts['driver']}"] if facts["driver"] else []
+    memory = [f"at most {peak:,} MB of memory"] if peak else []
+    memory += [f"{on_gpu:,} MB on the GPU"] if on_gpu else []
+    return ", ".join([facts["device"], *driver, facts["system"], *memory])
 
 
 def _kernel_start() -> float:

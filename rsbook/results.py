@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from rsbook.figures import Html, draw_table
-from rsbook.files import replacing
+from rsbook.files import location, replacing
 
 FOLDER = Path(__file__).parents[1] / "data" / "results"
 KEPT = ("method", "area_range", "seed", "maps", "noise", "noise_fraction", "noise_intensity", "map_macro", "map_micro")
@@ -24,7 +24,7 @@ def archive(name: str, runs: pd.DataFrame, about: str, command: str, folder: Pat
 
     about: in one line what was run, and how it departs from the paper's protocol · command: what makes it again.
     """
-    records = [json.loads(Path(path).read_text(encoding="utf-8")) for path in runs["record"]]
+    records = [json.loads(location(path).read_text(encoding="utf-8")) for path in runs["record"]]
     frame = runs[[*KEPT, "average_precision", "best_epoch", "seconds"]].copy()
     for column in LISTS:
         frame[column] = [json.dumps(value) if isinstance(value, list | tuple) else None for value in frame[column]]

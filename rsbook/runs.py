@@ -1,25 +1,21 @@
 """One record per training run: what was run, with which code and data, on what, how long, and what came out.
 
-A run is a pure function of its parameters, the data's checksum and the sources that can change a number. These three
-make its fingerprint; a run whose fingerprint has a record is never run again.
+A run is a pure function of its parameters, the data's checksum, the sources and the locked versions of the libraries
+that can change a number. These make its fingerprint; a run whose fingerprint has a record is never run again.
 """
 
 from __future__ import annotations
 
-import ast
-import functools
+import errno
 import hashlib
 import inspect
 import json
 import math
 import os
-import platform
-import subprocess
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -27,20 +23,19 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from rsbook import pool, scenes
+from rsbook import cluster, provenance, scenes, sources
 from rsbook.checkpoints import weights_path
 from rsbook.devices import resolve_device
-from rsbook.files import replacing
+from rsbook.files import location, replacing
+from rsbook.locks import alone
 
 ROOT = Path(__file__).parents[1]
 STORE = ROOT / "_runs"
-LIBRARIES = (
-    *("torch", "torchvision", "timm", "torchmetrics", "lightning-fabric", "numpy", "rasterio"),
-    *("scipy", "scikit-image", "scikit-learn", "kornia", "captum"),
-)
 
 WHERE = ("root", "device", "checkpoint")  # what a function is called with that is no part of a run
-FACTS = ("function", "parameters", "data", "sources")  # what identifies a run
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # what a disk says that takes no more
+FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
+FACTS = ("function", "parameters", "data", "sources", "libraries")  # what identifies a run
 
 Parameters = dict[str, Any]
 Job = tuple[Callable[..., dict[str, Any]], Parameters, str, Path, str | Path | None, str]  # the arguments of `run`
@@ -56,6 +51,7 @@ def table(
     *,
     root: str | Path | None = None,
     device: str = "auto",
+    scheduler: str | None = None,
     workers: int | None = None,
     store: str | Path | None = None,
     progress: bool = True,
@@ -66,14 +62,14 @@ def table(
 
     function(**parameters, root, device, checkpoint) → dict of results that JSON can hold; importable from a module, so
     that worker processes find it. Where, how and how many at a time (root of the data, device, workers) are not part
-    of a run's fingerprint. workers None: the environment's RSBOOK_WORKERS, else one process a core, or one a GPU, each
-    with one thread; 0: in this process. store None: the environment's RSBOOK_STORE, else _runs in the project.
+    of a run's fingerprint. scheduler and workers are those of `cluster.connect`: without them the batch that this
+    notebook belongs to, else a process a core or GPU, each with one thread. A run that another process is at, here or
+    on another machine, is waited for. store: a folder or an address such as s3://bucket/folder; None: the
+    environment's RSBOOK_STORE, else _runs in the project.
     A parameter that is given its default is as good as not given. Columns: the parameters, the results, `seconds`, and
     `record`, the path of the JSON. Raises ValueError for parameters that the function does not take or JSON cannot
     hold, and RunError when a run fails, after all others have ended.
     """
-    if workers is not None and workers < 0:
-        raise ValueError(f"workers={workers}: expected a number of processes, 0 for this one, or None")
     if "<" in getattr(function, "__qualname__", "<") or function.__module__ == "__main__":
         raise ValueError(f"{function}: expected a function that worker processes can import from a module")
     grid = [dict(row) for row in grid]
@@ -86,12 +82,13 @@ def table(
         _check_signature(function, parameters)
     defaults = _plain(_defaults(function))
     everything = [_without(parameters, defaults) for parameters in given]
-    sources = source_hashes(function)
-    prints = [fingerprint(function, parameters, sources=sources, root=root) for parameters in everything]
+    hashes = source_hashes(function)
+    prints = [fingerprint(function, parameters, hashes=hashes, root=root) for parameters in everything]
     missing = {p: row for p, row in zip(prints, everything, strict=True) if load_record(folder, p) is None}
     if missing:
-        jobs = [(function, parameters, p, folder, root, device) for p, parameters in missing.items()]
-        _run_all(jobs, _workers(device, len(jobs)) if workers is None else workers, progress)
+        jobs = {p: (function, parameters, p, folder, root, device) for p, parameters in missing.items()}
+        with cluster.connect(scheduler, workers if workers is None else min(workers, len(jobs)), device) as client:
+            _run_all(client, jobs, progress)
     return pd.DataFrame([_row(load_record(folder, p), folder, defaults) for p in prints])
 
 
@@ -108,7 +105,7 @@ def stored(
     `fixed` (defaults count as given). Columns are those of `table`; without any record, none. Raises ValueError for
     parameters that the function does not take.
     """
-    folder, sources, defaults = _folder(function, store), source_hashes(function), _plain(_defaults(function))
+    folder, hashes, defaults = _folder(function, store), source_hashes(function), _plain(_defaults(function))
     fixed = _plain(fixed)
     if unknown := sorted(fixed.keys() - (inspect.signature(function).parameters.keys() - set(WHERE))):
         raise ValueError(f"{_name(function)} takes no {', '.join(unknown)}")
@@ -116,7 +113,7 @@ def stored(
     for path in folder.glob("*.json"):
         try:
             record = load_record(folder, path.stem)
-            current = record and path.stem == fingerprint(function, record["parameters"], sources=sources, root=root)
+            current = record and path.stem == fingerprint(function, record["parameters"], hashes=hashes, root=root)
         except (RunError, scenes.DataError, ValueError):  # damaged, or of data that are not here
             continue
         whole = defaults | (record["parameters"] if current else {})
@@ -130,24 +127,38 @@ def fingerprint(
     function: Callable[..., Any],
     parameters: Mapping[str, Any],
     *,
-    sources: Mapping[str, str] | None = None,
+    hashes: Mapping[str, str] | None = None,
     root: str | Path | None = None,
 ) -> str:
-    """What identifies a run: 32 hex digits of the sha256 over function, parameters, data checksum and sources.
+    """What identifies a run: 32 hex digits of the sha256 over function, parameters, data checksum, sources (`hashes`,
+    as `source_hashes` finds them) and libraries.
 
     A parameter named `dataset` brings the checksum of that archive and the sources of its reader. Raises DataError when
     the archive is missing and ValueError for parameters that JSON cannot hold.
     """
-    return _digest(_facts(function, _plain(parameters), source_hashes(function) if sources is None else sources, root))
+    return _digest(facts(function, _plain(parameters), root, hashes))
+
+
+def facts(
+    function: Callable[..., Any],
+    parameters: Parameters,
+    root: str | Path | None = None,
+    hashes: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """What identifies a run with these parameters here and now; raises DataError when the archive is missing."""
+    data, hashes = {}, dict(source_hashes(function) if hashes is None else hashes)
+    if dataset := parameters.get("dataset"):
+        data[dataset] = scenes.checksum(dataset, root)
+        reader = f"rsbook.archives.{dataset}"  # scenes imports it by name
+        hashes = sources.reachable(reader, sources.module_path(reader), hashes)
+    values = (_name(function), parameters, data, hashes, provenance.locked_versions())
+    return dict(zip(FACTS, values, strict=True))
 
 
 def source_hashes(function: Callable[..., Any]) -> dict[str, str]:
-    """The sha256 of each module of rsbook that `function` can reach through imports, and of its own.
-
-    Comments, docstrings and layout do not count: they cannot change a number.
-    """
-    path = _module_path(function.__module__) or Path(inspect.getsourcefile(function))
-    return _reachable(function.__module__, path, {})
+    """The sha256 of each module of rsbook that `function` can reach through imports, and of its own."""
+    path = sources.module_path(function.__module__) or Path(inspect.getsourcefile(function))
+    return sources.reachable(function.__module__, path)
 
 
 def load_record(folder: Path, fingerprint: str) -> dict[str, Any] | None:
@@ -173,23 +184,6 @@ def load_record(folder: Path, fingerprint: str) -> dict[str, Any] | None:
     return record
 
 
-def provenance(device: str) -> dict[str, Any]:
-    """What ran and on what, without names of people, hosts or folders: commit, versions, device, system.
-
-    uncommitted_changes: whether files of the project differ from the commit or are new; None without a git checkout.
-    """
-    top = _git("rev-parse", "--show-toplevel")
-    ours = top is not None and Path(top).resolve() == ROOT.resolve()  # not one in which we are merely installed
-    return {
-        "commit": _git("rev-parse", "--verify", "HEAD") if ours else None,
-        "uncommitted_changes": bool(_git("status", "--porcelain")) if ours else None,
-        "python": platform.python_version(),
-        "system": f"{platform.system()} {platform.machine()}",
-        "device": torch.cuda.get_device_name() if device == "cuda" else _processor(),
-        "versions": {name: _version(name) for name in LIBRARIES},
-    }
-
-
 def run(
     function: Callable[..., dict[str, Any]],
     parameters: Parameters,
@@ -197,46 +191,61 @@ def run(
     folder: Path,
     root: str | Path | None,
     device: str,
-) -> None:
-    """Do one run on one thread and write its record, whole or not at all.
+) -> str | None:
+    """Do one run on one thread, unless it was done meanwhile, and write its record, whole or not at all.
 
-    Raises RunError when sources or data are no longer those of the fingerprint, or JSON cannot hold the results.
+    Returns LATER while another process is at it. Raises RunError when sources, data or locked libraries are not those
+    of the fingerprint, JSON cannot hold the results, or the record cannot be written.
     """
-    facts = _facts(function, parameters, source_hashes(function), root)
-    if _digest(facts) != fingerprint:
-        raise RunError("rsbook or the data have changed since the runs were planned: start again")
+    planned = facts(function, parameters, root)
+    if _digest(planned) != fingerprint:
+        raise RunError("rsbook, its lock file or the data are not those that the run was planned with: start again")
+    path = folder / f"{fingerprint}.json"
+    try:
+        with alone(path) as first:
+            if not first:
+                return cluster.LATER
+            if load_record(folder, fingerprint) is None:
+                do(function, planned, path, root, device)
+    except OSError as error:
+        ours = str(error.filename or "").startswith(str(folder))
+        if error.errno in FULL or (ours and error.errno in FORBIDDEN):
+            raise RunError(f"{path} cannot be written: {error.strerror}; make room or choose another store") from error
+        raise
+    return None
+
+
+def do(
+    function: Callable[..., dict[str, Any]], facts: dict[str, Any], path: Path, root: str | Path | None, device: str
+) -> None:
+    """Do the run with these facts, as `facts` finds them, on one thread, and write its record to `path`.
+
+    Its checkpoint lies beside it until then. Raises RunError when JSON cannot hold the results.
+    """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # sums depend on how work is split: one thread gives the same bytes on any number of cores
     try:
-        checkpoint = folder / f"{fingerprint}.safetensors"
-        started, clock, ran_on = datetime.now(UTC), time.monotonic(), provenance(device)
-        results = function(**parameters, root=root, device=device, checkpoint=checkpoint)
+        checkpoint = path.with_suffix(".safetensors")
+        started, clock = datetime.now(UTC), time.monotonic()
+        ran_on = provenance.provenance(device)
+        provenance.forget_peak_memory(device)
+        results = function(**facts["parameters"], root=root, device=device, checkpoint=checkpoint)
         if unfit := next(_unfit(results), None):
-            raise RunError(f"JSON cannot hold what {_name(function)} returned: {unfit}")
+            raise RunError(f"JSON cannot hold what {facts['function']} returned: {unfit}")
         record = {
-            "fingerprint": fingerprint,
+            "fingerprint": path.stem,
             **facts,
             "results": results,
             "started": started.isoformat(timespec="seconds"),
             "seconds": round(time.monotonic() - clock, 3),
+            "memory": provenance.peak_memory(device),
             "provenance": ran_on,
         }
-        with replacing(folder / f"{fingerprint}.json") as temporary:
+        with replacing(path) as temporary:
             temporary.write_text(json.dumps(record, indent=1, allow_nan=False), encoding="utf-8")
         checkpoint.unlink(missing_ok=True)
     finally:
         torch.set_num_threads(threads)
-
-
-def _facts(
-    function: Callable[..., Any], parameters: Parameters, sources: Mapping[str, str], root: str | Path | None
-) -> dict[str, Any]:
-    data, sources = {}, dict(sources)
-    if dataset := parameters.get("dataset"):
-        data[dataset] = scenes.checksum(dataset, root)
-        reader = f"rsbook.archives.{dataset}"  # scenes imports it by name
-        sources = _reachable(reader, _module_path(reader), sources)
-    return {"function": _name(function), "parameters": parameters, "data": data, "sources": sources}
 
 
 def _digest(facts: Mapping[str, Any]) -> str:
@@ -249,7 +258,7 @@ def _row(record: Mapping[str, Any], folder: Path, defaults: Parameters) -> dict[
 
 
 def _folder(function: Callable[..., Any], store: str | Path | None) -> Path:
-    return Path(store if store is not None else os.environ.get("RSBOOK_STORE", STORE)) / _name(function)
+    return location(store if store is not None else os.environ.get("RSBOOK_STORE", STORE)) / _name(function)
 
 
 def _name(function: Callable[..., Any]) -> str:
@@ -303,87 +312,22 @@ def _unfit(value: Any, where: str = "results") -> Iterator[str]:
         yield f"{where} is {value!r}"
 
 
-def _reachable(module: str, path: Path, found: Mapping[str, str]) -> dict[str, str]:
-    """`found` and the sha256 of the module and of all of rsbook that it imports, directly or not."""
-    found, pending = dict(found), [(module, path)]
-    while pending:
-        module, path = pending.pop()
-        if module not in found:
-            found[module], imports = _understand(path.read_text(encoding="utf-8"), module, path.name == "__init__.py")
-            pending += [(name, where) for name in imports if (where := _module_path(name)) is not None]
-    return found
-
-
-@functools.cache
-def _understand(source: str, module: str, is_package: bool) -> tuple[str, tuple[str, ...]]:
-    """The sha256 of a module's code without comments, docstrings and layout, and what it imports of rsbook."""
-    tree, names = ast.parse(source), []
-    package = module.split(".") if is_package else module.split(".")[:-1]
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            names += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            above = package[: len(package) - node.level + 1] if node.level else []
-            base = ".".join([*above, *([node.module] if node.module else [])])
-            names += [base, *(f"{base}.{alias.name}" for alias in node.names)]
-    for node in ast.walk(tree):
-        documented = isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
-        if documented and ast.get_docstring(node, clean=False) is not None:
-            node.body = node.body[1:]
-    imports = tuple(name for name in names if name.startswith("rsbook."))
-    return hashlib.sha256(ast.dump(tree).encode()).hexdigest(), imports
-
-
-def _module_path(name: str) -> Path | None:
-    path = ROOT / Path(*name.split("."))
-    return next((p for p in (path.with_suffix(".py"), path / "__init__.py") if p.is_file()), None)
-
-
-def _workers(device: str, jobs: int) -> int:
-    if device == "cuda":
-        return min(jobs, torch.cuda.device_count())
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    asked = os.environ.get("RSBOOK_WORKERS", str(cores))
-    if not asked.isdecimal():
-        raise ValueError(f"RSBOOK_WORKERS={asked!r}: expected a number of processes, 0 for this one")
-    return min(jobs, int(asked))
-
-
-def _run_all(jobs: list[Job], workers: int, progress: bool) -> None:
-    failures: list[tuple[Parameters, pool.Failure]] = []
-    ended = pool.outcomes(run, jobs, workers, on_gpus=jobs[0][-1] == "cuda")
-    with closing(ended), tqdm(total=len(jobs), unit="run", disable=not progress, mininterval=1) as bar:
-        for i, failure in ended:
-            if failure is not None:
-                failures.append((jobs[i][1], failure))
+def _run_all(client: Any, jobs: dict[str, Job], progress: bool) -> None:
+    failures: list[tuple[Parameters, cluster.Failure]] = []
+    calls = cluster.outcomes(client, run, jobs)
+    with (
+        cluster.waiting(),
+        closing(calls),
+        tqdm(total=len(jobs), unit="run", disable=not progress, mininterval=1) as bar,
+    ):
+        cluster.tell(f"runs 0 {len(jobs)}")
+        for fingerprint, outcome in calls:
+            if isinstance(outcome, cluster.Failure):
+                failures.append((jobs[fingerprint][1], outcome))
             bar.update()
+            cluster.tell(f"runs {bar.n} {len(jobs)}")
     if failures:
-        lines = [f"  {reason} in the run with {parameters}" for parameters, (reason, _) in failures]
+        lines = [f"  {failure.reason} in the run with {parameters}" for parameters, failure in failures]
         error = RunError(f"{len(failures)} of {len(jobs)} runs failed, the others are kept:\n" + "\n".join(lines))
-        error.add_note(f"The first of them:\n{failures[0][1][1]}")
+        error.add_note(f"The first of them:\n{failures[0][1].traceback}")
         raise error
-
-
-def _git(*arguments: str) -> str | None:
-    try:
-        done = subprocess.run(
-            ["git", "--no-optional-locks", "-C", str(ROOT), *arguments], capture_output=True, text=True, check=True
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return None  # a downloaded copy has no history
-    return done.stdout.strip()
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
-
-
-def _version(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None

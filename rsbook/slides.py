@@ -11,7 +11,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from rsbook import batch, report
+from rsbook import planning, report
 from rsbook.files import replacing
 
 TEMPLATE = Path(__file__).with_name("slides.html.j2")
@@ -33,7 +33,7 @@ def build(patterns=(), root=report.ROOT, out=None):
     """
     root = Path(root)
     out = Path(out or root / "_build" / "slides")
-    names = batch.find(patterns, root)
+    names = planning.find(patterns, root)
     report.check_notebooks(root, [report.EXECUTED + name for name in names])
     _put_assets(report.fetch_assets(root), out / "assets")
     written = []

@@ -7,7 +7,7 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
-from rsbook import batch, report
+from rsbook import planning, report
 
 ROOT = Path(__file__).parents[1]
 
@@ -102,7 +102,7 @@ def test_light_and_dark_versions_say_the_same(pages):
 
 
 def test_the_status_page_and_the_claims_page_lead_to_every_notebook_they_are_made_from(pages, smoke_notebooks):
-    every = {f"../_executed/{name}.html" for name in batch.find([], ROOT)}
+    every = {f"../_executed/{name}.html" for name in planning.find([], ROOT)}
     assert every <= set(pages["_generated/status.html"].links)
     texts = {path.relative_to(smoke_notebooks): path.read_text("utf-8") for path in smoke_notebooks.glob("*/*.ipynb")}
     with_claims = {

@@ -7,14 +7,12 @@ import sys
 import pytest
 from zoo import FIRST, FakePapermill, make_root, notebook, write
 
-from rsbook import batch, cli, dist, report, slides
+from rsbook import cli, dist, execution, planning, report, slides
 
 
 @pytest.fixture
 def papermill(monkeypatch):
-    fake = FakePapermill()
-    monkeypatch.setattr(batch, "_papermill", fake)
-    return fake
+    return FakePapermill().install(monkeypatch)
 
 
 @pytest.fixture
@@ -65,7 +63,7 @@ def test_values_are_yaml(text, expected):
     ],
 )
 def test_malformed_values_are_refused(texts, message):
-    with pytest.raises(batch.UsageError) as error:
+    with pytest.raises(planning.UsageError) as error:
         cli.parse_parameters(texts)
     assert message in str(error.value)
 
@@ -140,7 +138,8 @@ def test_an_interruption_gives_130(root, monkeypatch, capsys):
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(batch, "_papermill", interrupted)
+    monkeypatch.setenv("RSBOOK_WORKERS", "0")
+    monkeypatch.setattr(execution, "_papermill", interrupted)
     assert cli.main(["run"], root) == 130
     said = capsys.readouterr()
     assert said.out == "run w/a (missing) … interrupted\n"

@@ -15,10 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Generator, tensor
 
-from rsbook import batch, comparisons, exercises, label_propagation, metrics, mixing, noise, positions
+from rsbook import comparisons, exercises, label_propagation, metrics, mixing, noise, planning, positions
 
 ROOT = Path(__file__).parents[1]
-NAMES = batch.find([], ROOT)
+NAMES = planning.find([], ROOT)
 
 
 def dice(*shape):

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from rsbook import batch
+from rsbook import batch, planning
 
 ROOT = Path(__file__).parents[1]
-NAMES = batch.find([], ROOT)
+NAMES = planning.find([], ROOT)
 SHARED = ["preset", "dataset", "data_root", "seeds", "device"]
 
 
@@ -89,7 +89,7 @@ def test_cells_are_short_and_define_nothing(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_shared_parameters_come_first(name):
-    assert list(batch.declared(batch.read(name), name))[:5] == SHARED
+    assert list(planning.declared(planning.read(name), name))[:5] == SHARED
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -8,9 +8,9 @@ import re
 import pandas as pd
 import pytest
 from markdown_it import MarkdownIt
-from zoo import FIRST, make_root, notebook, write
+from zoo import FIRST, make_root, notebook, why_run, write
 
-from rsbook import batch, pages
+from rsbook import pages, planning
 from rsbook.figures import FACTS
 
 PAYLOADS = ("<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "</table>\n\n# Heading")
@@ -46,9 +46,8 @@ def facts_of(name, runs=True, **changes):
 
 def execute(root, name, receipt=None, claims=(), **record):
     """Write book/_executed/<name>.ipynb as it would be if it had just been made, with the facts that it left."""
-    source = batch.read(name, root)
     parameters = {"preset": "quick", "dataset": "bluemarble", "data_root": None, "seeds": [42], "device": "auto"}
-    print_ = batch.fingerprint(source, parameters, batch.shared_hashes(root), root)
+    print_ = planning.fingerprint(name, parameters, root)
     made = {"name": name, "parameters": parameters, "started": "2026-11-20T23:59:00+00:00", "seconds": 61.0}
     facts = [{"rsbook": "claims", "where": "here", "rows": list(claims)}] * bool(claims) + [receipt] * bool(receipt)
     outputs = [
@@ -81,7 +80,12 @@ def rows_of(text):
 @pytest.fixture
 def root(tmp_path):
     """A project of two works with three notebooks, two of them executed."""
-    root = make_root(tmp_path / "root", cutmix__a=notebook(FIRST), cutmix__b=notebook(FIRST), other__c=notebook(FIRST))
+    root = make_root(
+        tmp_path / "root",
+        cutmix__a=notebook(FIRST, "from rsbook import mixing"),
+        cutmix__b=notebook(FIRST),
+        other__c=notebook(FIRST, "from rsbook import mixing"),
+    )
     (root / "book").mkdir()
     (root / "book" / "cutmix.md").write_text("# Mixing *scenes*\n")
     execute(root, "cutmix/a", facts_of("cutmix/a"), [CLAIM, CLAIM | {"verdict": "fails", "number": "2"}])
@@ -109,11 +113,11 @@ def test_every_notebook_has_its_state(root):
 def test_a_page_is_stale_when_what_it_depends_on_changes(root, path, why):
     (root / path).write_text("changed\n")
     assert states(root)["cutmix/a"] == ("stale", why)
-    assert batch.why_run("cutmix/a", {"seeds": [42]}, root) == why
+    assert why_run("cutmix/a", {"seeds": [42]}, root) == why
 
 
 def test_a_page_is_stale_when_its_notebook_changes_or_goes(root):
-    write(root, "cutmix/a", notebook(FIRST, "1 + 1"))
+    write(root, "cutmix/a", notebook(FIRST, "from rsbook import mixing\n1 + 1"))
     assert states(root)["cutmix/a"] == ("stale", "notebook changed")
     write(root, "cutmix/a", notebook("other = 1\n"))
     assert states(root)["cutmix/a"] == ("stale", "its parameters changed")
@@ -128,9 +132,7 @@ def test_other_parameters_than_usual_make_no_page_stale_and_are_in_its_command(r
     (home / "archives" / "deepglobe" / "SHA256SUMS").write_text("00  a\n")
     monkeypatch.setenv("HOME", str(home))
     given = {"preset": "smoke", "dataset": "deepglobe", "seeds": [1], "device": "auto"}
-    print_ = batch.fingerprint(
-        batch.read("cutmix/a", root), given | {"data_root": str(home / "archives")}, batch.shared_hashes(root)
-    )
+    print_ = planning.fingerprint("cutmix/a", given | {"data_root": str(home / "archives")}, root)
     execute(root, "cutmix/a", facts_of("cutmix/a"), parameters=given | {"data_root": "~/archives"}, **print_)
     page = collect(root)[0]
     assert (page.state, page.why) == ("fresh", "")

@@ -31,6 +31,7 @@ def runs(tmp_path):
         ("b", "2999-01-01T00:00:00+00:00", "New <processor>", 43),
     ):
         record = {
+            "function": "work.train",
             "parameters": {"seed": seed},
             "started": started,
             "seconds": 61.0,

@@ -173,7 +173,7 @@ def test_an_explorer_is_on_the_slide_of_its_heading_and_works_from_disk(root):
     kernel = {"kernelspec": {"name": "python3", "display_name": "Python", "language": "python"}}
     source = nbformat.v4.new_notebook(cells=cells, metadata=kernel)
     (root / "notebooks" / "w" / "x.ipynb").write_text(json.dumps(source))
-    batch.execute("w/x", {}, root)
+    assert batch.run(["w/x"], root=root, workers=0) == []
     path = slides.build([], root)[0]
     with browser.launch() as running, browser.offline_page(running, viewport={"width": 1280, "height": 720}) as opened:
         page, problems = opened

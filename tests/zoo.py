@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+from rsbook import execution, planning
+
 FIRST = """\
 preset: str = "quick"  # smoke · quick · full
 dataset: str = "bluemarble"
@@ -29,7 +31,10 @@ def notebook(*sources, parameters=0, kind="code"):
 def make_root(folder, **notebooks):
     """A small project: sources, data, lock file, and notebooks by name, `work__name`."""
     for path, text in {
-        "rsbook/mixing.py": "a = 1\n",
+        "rsbook/mixing.py": "from rsbook import positions\na = 1\n",
+        "rsbook/positions.py": "b = 1\n",
+        "rsbook/archives/bluemarble.py": "c = 1\n",
+        "rsbook/widgets/__init__.py": "",
         "rsbook/widgets/map.mjs": "let a\n",
         "data/bluemarble/SHA256SUMS": "00  a.tif\n",
         "data/bluemarble/a.tif": "pixels",
@@ -63,11 +68,24 @@ class FakePapermill:
     def __init__(self):
         self.ran = []
 
-    def __call__(self, source, temporary, parameters, console):
+    def __call__(self, source, temporary, job, environment, timeout=None):
         content = json.loads(source.read_text())
         for cell in content["cells"]:
             cell["metadata"]["papermill"] = {"start_time": "now"}
         content["metadata"]["papermill"] = {"exception": None}
         temporary.write_text(json.dumps(content))
-        self.ran.append((f"{source.parent.name}/{source.stem}", parameters))
-        return "cell 2 raised E: m" if any("1/0" in cell["source"] for cell in content["cells"]) else None
+        self.ran.append((f"{source.parent.name}/{source.stem}", job.parameters))
+        failed = any("1/0" in cell["source"] for cell in content["cells"])
+        return "cell 2 raised E: m" if failed else None, False
+
+    def install(self, monkeypatch):
+        """Let every notebook go through this one, in this process; returns it."""
+        monkeypatch.setenv("RSBOOK_WORKERS", "0")
+        monkeypatch.delenv("RSBOOK_SCHEDULER", raising=False)
+        monkeypatch.setattr(execution, "_papermill", self)
+        return self
+
+
+def why_run(name, given, root, out=None):
+    """Why a notebook must run with these parameters, None when it is up to date."""
+    return planning.why_run(planning.jobs([name], given, root, out)[0], root)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from rsbook.figures import METHOD_NAMES, csv_cell, listed
+from rsbook.files import location
 
 # What can set runs apart, as `label_propagation.train` names it. Names of weights do not: each seed has its own.
 SETTINGS = (
@@ -114,7 +114,7 @@ def origins(runs: pd.DataFrame) -> list[tuple[str, str, str]]:
     for row in runs.to_dict("records"):
         if "commit" not in row and "record" in row:
             try:
-                record = json.loads(Path(row["record"]).read_text(encoding="utf-8"))
+                record = json.loads(location(row["record"]).read_text(encoding="utf-8"))
                 row = {"started": record["started"], **record["provenance"]}
             except (OSError, ValueError, KeyError, TypeError):
                 row = {}
