@@ -64,10 +64,11 @@ class Place:
 
 def places(folder: Path, arrays: dict[str, tuple[np.dtype, tuple[int, ...]]]) -> dict[str, Place]:
     """The place of each allocated array in `folder`, by its name: images, positions, labels."""
-    return {
-        name.removesuffix(".npy"): Place(folder / name, np.load(folder / name, mmap_mode="r").offset, dtype, shape[1:])
-        for name, (dtype, shape) in arrays.items()
-    }
+    found = {}
+    for name, (dtype, shape) in arrays.items():
+        offset = np.load(folder / name, mmap_mode="r", allow_pickle=False).offset
+        found[name.removesuffix(".npy")] = Place(folder / name, offset, dtype, shape[1:])
+    return found
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """Preparing an archive: its raw files, read once by all cores, become the flat arrays of `rsbook.archives.prepared`.
 
-Everything is made in DIR/NAME/.preparing and moved to its place when it is whole. A journal there has a line for every
-group of scenes that is on the disk, so a run that is killed at any moment goes on where it was.
+What lies in DIR/NAME/raw as zip or tar is unpacked there first. The rest is made in DIR/NAME/.preparing and moved to
+its place when it is whole. A journal there has a line for every group of scenes that is on the disk, so a run that is
+killed at any moment goes on where it was.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from rsbook import filling, scenes
+from rsbook import filling, scenes, unpacking
+from rsbook.archives import prepared
 from rsbook.archives.prepared import Source
 from rsbook.files import replacing
 from rsbook.scenes import DataError
@@ -45,9 +47,10 @@ def prepare(name: str, root: str | Path | None = None, workers: int | None = Non
     """Prepare the archive `name` in `root`/`name` (default: the project's data folder) and return that folder.
 
     workers: processes that read, 0 for this one; None for one a core. An archive that is there and whole is left alone;
-    one that was begun is gone on with, except for what has changed since. Raises ValueError for a name
-    that cannot be prepared, and DataError for missing or damaged raw files, too little room on the disk, a worker that
-    dies, or another process that is at it; what is done then is kept.
+    one that was begun is gone on with, except for what has changed since. What lies in raw/ as the publisher's zip or
+    tar files is unpacked first, once. Raises ValueError for a name that cannot be prepared, and DataError for missing
+    or damaged raw files, too little room on the disk, a worker that dies, or another process that is at it; what is
+    done then is kept.
     """
     folder = scenes.location(name, root)
     if name not in PREPARED:
@@ -63,6 +66,7 @@ def prepare(name: str, root: str | Path | None = None, workers: int | None = Non
                 return folder
             if not raw.is_dir():
                 raise DataError(f"{raw} is missing: {_unpack(name)}")
+            _unpack_archives(raw, archive.PACKED, progress)
             _make(archive.source(raw), work, _workers() if workers is None else workers, progress)
         _publish(work, folder)
     return folder
@@ -70,9 +74,9 @@ def prepare(name: str, root: str | Path | None = None, workers: int | None = Non
 
 def summary(folder: Path) -> str:
     """What a prepared archive holds, and where its counts differ from the paper's."""
-    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    manifest = prepared.read_manifest(folder)
     counts = ", ".join(f"{n:,} {split}" for split, n in manifest["scenes"].items())
-    differ = [f"  counts differ from the paper's: {text}" for text in manifest["notes"].get("differ", [])]
+    differ = [f"  counts differ from the paper's: {text}" for text in manifest["notes"].get("differ", ())]
     return "\n".join([f"{manifest['name']} is ready in {folder}: {counts}", *differ])
 
 
@@ -103,6 +107,12 @@ def check(folder: Path, progress: bool = True) -> tuple[int, int]:
     return len(paths), total
 
 
+def _unpack_archives(raw: Path, patterns: tuple[str, ...], progress: bool) -> None:
+    # Nobody can say before how much it will be, and often there is nothing: then there is no bar.
+    with tqdm(desc="unpacking", unit="B", unit_scale=True, mininterval=1, delay=1, disable=not progress) as bar:
+        unpacking.unpack_all(raw, raw.parent / unpacking.MARKS, patterns, bar.update)
+
+
 def _make(source: Source, work: Path, workers: int, progress: bool) -> None:
     """All files of the archive in `work`, SHA256SUMS the last."""
     if "train" not in source.splits:
@@ -128,7 +138,7 @@ def _resume(source: Source, work: Path, plan: str, progress: bool) -> Done:
     journal = work / JOURNAL
     lines = _read_lines(journal)
     if lines and lines[0] == {"plan": plan} and _allocated(source, work):
-        last = {line["group"]: line for line in lines[1:]}
+        last = {line["group"]: line for line in lines[1:] if _is_noted(line, source)}
         same = [line for i, line in last.items() if line["inputs"] == _inputs(source, i)]
         _write_lines(journal, [lines[0], *same])  # without what is read again, and what a kill has cut off
         _say(f"{source.name}: going on, {len(same)} of {len(source.groups)} groups are there", progress)
@@ -151,11 +161,22 @@ def _inputs(source: Source, group: int) -> str | None:
 def _read_lines(journal: Path) -> list[dict[str, Any]]:
     """The lines of a journal up to the first that a kill has cut off."""
     lines = []
-    with suppress(FileNotFoundError, ValueError):
+    with suppress(FileNotFoundError, ValueError, RecursionError):
         for line in journal.read_bytes().splitlines(keepends=True):
             if line.endswith(b"\n"):
                 lines.append(json.loads(line))
     return lines
+
+
+def _is_noted(line: Any, source: Source) -> bool:
+    """Whether a line of the journal is one that `_fill` writes."""
+    if not isinstance(line, dict) or line.keys() != {"group", "inputs", "sums", "squares"}:
+        return False
+    sums = [line["sums"], line["squares"]]
+    if not all(isinstance(part, list) and len(part) == len(source.bands) for part in sums):
+        return False
+    numbers = [line["group"], *line["sums"], *line["squares"]]
+    return all(type(number) is int for number in numbers) and 0 <= line["group"] < len(source.groups)
 
 
 def _write_lines(journal: Path, lines: list[dict[str, Any]]) -> None:
@@ -164,11 +185,12 @@ def _write_lines(journal: Path, lines: list[dict[str, Any]]) -> None:
 
 
 def _allocated(source: Source, work: Path) -> bool:
+    arrays = source.arrays()
     try:
-        found = {name: np.load(work / name, mmap_mode="r") for name in source.arrays()}
-    except (OSError, ValueError):
+        found = {name: prepared.open_array(work / name, [str(dtype)], "r") for name, (dtype, _) in arrays.items()}
+    except DataError:
         return False
-    return all((found[name].dtype, found[name].shape) == what for name, what in source.arrays().items())
+    return all(found[name].shape == shape for name, (_, shape) in arrays.items())
 
 
 def _check_room(source: Source, folder: Path) -> None:
@@ -205,7 +227,7 @@ def _write_tables(source: Source, work: Path, done: Done) -> None:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(["scene", "split"])
         table.writerows(zip(source.scenes, source.splits, strict=True))
-    labels, splits = np.load(work / "labels.npy", mmap_mode="r"), np.array(source.splits)
+    labels, splits = np.load(work / "labels.npy", mmap_mode="r", allow_pickle=False), np.array(source.splits)
     counted = {split: labels[splits == split].sum(axis=0).tolist() for split in scenes.SPLITS}
     mean, std = _moments(source, done)
     names = ("name", "version", "classes", "bands", "rgb", "min_pixels", "size", "dtype", "has_positions")
@@ -296,7 +318,7 @@ def _workers() -> int:
 
 
 def _unpack(name: str) -> str:
-    return f"`python -m rsbook data card {name}` says where to get the archive and what to unpack there"
+    return f"`python -m rsbook data card {name}` says where to get the archive and what to put there"
 
 
 def _say(text: str, progress: bool) -> None:

@@ -32,7 +32,8 @@ def table(name: str) -> pandas.DataFrame:
         name: paper and table, such as "label_propagation/table_ii"; `names` lists them all.
 
     Raises:
-        ValueError: if the name points outside the folder, or no such table exists (the message names the nearest).
+        ValueError: if the name points outside the folder, no such table exists (the message names the nearest), or its
+            file is damaged.
     """
     parts = PurePosixPath(name).parts
     if "\0" in name or "\\" in name or ".." in parts or name.startswith("/") or PureWindowsPath(name).drive:
@@ -42,7 +43,8 @@ def table(name: str) -> pandas.DataFrame:
         nearest = difflib.get_close_matches(name.removesuffix(".csv"), known, n=1, cutoff=0.0)
         hint = f"; did you mean {nearest[0]!r}? These exist: {', '.join(known)}" if nearest else f": {FOLDER} is empty"
         raise ValueError(f"there is no published table {name!r}{hint}")
-    # "none" is a method, so only an empty cell may mean "missing".
-    return pandas.read_csv(
-        FOLDER / f"{name}.csv", dtype=_TYPES, keep_default_na=False, na_values=[""], encoding="utf-8"
-    )
+    path = FOLDER / f"{name}.csv"
+    try:  # "none" is a method, so only an empty cell may mean "missing"
+        return pandas.read_csv(path, dtype=_TYPES, keep_default_na=False, na_values=[""], encoding="utf-8")
+    except (OSError, ValueError, TypeError) as error:
+        raise ValueError(f"{path} is damaged ({error}): restore it with `git checkout -- {path}`") from error

@@ -53,16 +53,23 @@ def archive(name: str, runs: pd.DataFrame, about: str, command: str, folder: Pat
 def load(name: str, folder: Path = FOLDER) -> tuple[pd.DataFrame, dict[str, Any]]:
     """The archived runs, in the form of `runs.table`, and their receipt.
 
-    Raises ValueError for a name that is not archived.
+    Raises ValueError for a name that is not archived, and for a damaged file.
     """
     path = folder / f"{name}.csv"
     if not path.is_file():
         known = ", ".join(sorted(p.relative_to(folder).with_suffix("").as_posix() for p in folder.rglob("*.csv")))
         raise ValueError(f"{name!r} is not archived in {folder}; these are: {known or 'none'}")
-    frame = pd.read_csv(path, keep_default_na=False, na_values=[""])
-    for column in LISTS:
-        frame[column] = [json.loads(text) if isinstance(text, str) else None for text in frame[column]]
-    return frame, json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+    try:
+        frame = pd.read_csv(path, keep_default_na=False, na_values=[""])
+        for column in LISTS:
+            frame[column] = [json.loads(text) if isinstance(text, str) else None for text in frame[column]]
+        receipt = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+        if not isinstance(receipt, dict):
+            raise ValueError(f"the receipt is {receipt!r:.50}")
+    except (OSError, ValueError, KeyError, RecursionError) as error:
+        what = f"{path} or its receipt is damaged ({type(error).__name__}: {error})"
+        raise ValueError(f"{what}: restore both with `git checkout -- {path.parent}`") from error
+    return frame, receipt
 
 
 def draw_archived(name: str, table: pd.DataFrame, published: tuple[str, ...] = ()) -> Html:

@@ -129,7 +129,8 @@ def listed(folder: Path) -> dict[str, str]:
     entries = [(line, re.fullmatch(r"([0-9a-f]{64})  ([\w.-]+)", line)) for line in lines]
     for line, entry in entries:
         if entry is None:
-            raise DataError(f"{folder / 'SHA256SUMS'} is damaged: {line!r} is no sha256 and file name; {_cure(folder)}")
+            what = f"{line!r:.80} is no sha256 and file name"
+            raise DataError(f"{folder / 'SHA256SUMS'} is damaged: {what}; {_cure(folder)}")
     return {entry[2]: entry[1] for _, entry in entries}
 
 
@@ -185,7 +186,7 @@ def _remembered(folder: Path, checksum: str) -> dict[str, list[int]]:
     try:
         stamp = json.loads((folder / STAMP).read_bytes())
         return dict(stamp["files"]) if stamp["checksum"] == checksum else {}
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return {}
 
 

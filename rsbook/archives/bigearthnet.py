@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
-import warnings
+import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import pandas as pd
 import rasterio
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from pyarrow import ArrowException, parquet
 
-from rsbook.archives import prepared
+from rsbook.archives import geotiff, prepared
 from rsbook.scenes import DataError
 
 BANDS = ("B02", "B03", "B04", "B08", "B05", "B06", "B07", "B8A", "B11", "B12")  # first those of 10 m, then of 20 m
@@ -60,8 +61,12 @@ BITS = np.zeros(2**16, dtype=np.int32)  # of every value a map may hold; a code 
 for _bit, _codes in enumerate(NOMENCLATURE.values()):
     BITS[list(_codes)] = 1 << _bit
 
+PACKED = ("BigEarthNet-S2*", "Reference_Maps*")  # the publisher's archives by name, without those of Sentinel-1
 SPLITS = {"train": "train", "validation": "val", "test": "test"}  # the words of metadata.parquet → ours
 EXCLUDED = ("patches_with_seasonal_snow", "patches_with_cloud_and_shadow")  # version 1.0 has them as lists
+COLUMNS, FLAGS = ("patch_id", "labels", "split"), ("contains_seasonal_snow", "contains_cloud_or_shadow")
+MOST_VALUES, MOST_BYTES = 2**24, 2**27  # of metadata.parquet and of a list: several times what the publisher's hold
+LONGEST = 255  # characters of a name
 TOGETHER = 64  # scenes of one reading: 18 MB of images
 LOOKED_AT = 256  # maps compared with the labels before anything is converted
 CURE = "`python -m rsbook data card bigearthnet` says what to unpack where"
@@ -103,6 +108,8 @@ def source(raw: Path) -> prepared.Source:
     else:
         layout = Layout("1.0", v1, maps if maps.is_dir() else None)
         splits, excluded = _from_lists(raw)
+    if "train" not in splits.values():
+        raise DataError(f"no scenes for training are listed in {raw}: download its lists again; {CURE}")
     unlisted = _check_folders(layout, layout.images, splits)
     if layout.maps is not None:
         _check_folders(layout, layout.maps, splits)
@@ -111,7 +118,7 @@ def source(raw: Path) -> prepared.Source:
 
     # Neighbours in a tile look alike; ordered by hash, the first n scenes of a split are a fair sample everywhere.
     scenes = sorted(splits, key=lambda patch: hashlib.sha256(patch.encode()).digest())
-    labels = np.stack([_label(names[patch], patch) for patch in scenes])
+    labels = np.stack([_label(names[patch], patch, raw) for patch in scenes])
     order = [splits[patch] for patch in scenes]
     found = {split: order.count(split) for split in SPLITS.values()}
     found["labels_per_scene"] = round(float(labels[np.array(order) == "train"].sum(axis=1).mean()), 2)
@@ -140,18 +147,49 @@ def source(raw: Path) -> prepared.Source:
 
 def _from_metadata(path: Path) -> tuple[dict[str, str], dict[str, list[str]], int]:
     """Split and class names of every patch of version 2.0, and how many were left out for snow, cloud or shadow."""
+    table = _columns(path)
+    flags = [table[name] for name in FLAGS if name in table]
+    kept = [i for i in range(len(table["patch_id"])) if not any(flag[i] for flag in flags)]
+    patches = [table["patch_id"][i] for i in kept]
+    splits = {patch: table["split"][i] for patch, i in zip(patches, kept, strict=True)}
+    if len(splits) < len(patches) or not set(splits.values()) <= set(SPLITS):
+        raise DataError(f"{path} names a patch twice or a split other than {', '.join(SPLITS)}: {CURE}")
+    labels = {patch: table["labels"][i] for patch, i in zip(patches, kept, strict=True)}
+    return {patch: SPLITS[split] for patch, split in splits.items()}, labels, len(table["patch_id"]) - len(kept)
+
+
+def _columns(path: Path) -> dict[str, list[Any]]:
+    """The columns of metadata.parquet that are used and there, each as a list.
+
+    What the file says of pandas, and of types that are not Parquet's own, is not looked at.
+    """
     try:
-        table = pd.read_parquet(path)
-    except (OSError, ValueError) as error:
+        with parquet.ParquetFile(path) as file:
+            names = [name for name in (*COLUMNS, *FLAGS) if name in file.schema_arrow.names]
+            if missing := [name for name in COLUMNS if name not in names]:
+                raise DataError(f"{path} has no column {', '.join(missing)}: download it again; {CURE}")
+            if (values := _count(file.metadata, names)) > MOST_VALUES:
+                raise ValueError(f"it claims to hold {values:,} values, expected at most {MOST_VALUES:,}")
+            table = file.read(columns=names, use_threads=False).to_pydict()
+        if wrong := [name for name in names if not all(_fits(name, value) for value in table[name])]:
+            raise ValueError(f"values of another type in {', '.join(wrong)}")
+    except (OSError, ValueError, KeyError, ArrowException) as error:
         what = "damaged" if path.is_file() else "missing"
         raise DataError(f"{path} is {what} ({error}): download it beside the unpacked folders; {CURE}") from error
-    if missing := sorted({"patch_id", "labels", "split"} - set(table)):
-        raise DataError(f"{path} has no column {', '.join(missing)}: download it again; {CURE}")
-    flags = [name for name in ("contains_seasonal_snow", "contains_cloud_or_shadow") if name in table]
-    kept = table[~table[flags].any(axis=1)].set_index("patch_id")
-    if not kept.index.is_unique or not set(kept["split"]) <= set(SPLITS):
-        raise DataError(f"{path} names a patch twice or a split other than {', '.join(SPLITS)}: {CURE}")
-    return kept["split"].map(SPLITS).to_dict(), kept["labels"].to_dict(), len(table) - len(kept)
+    return table
+
+
+def _fits(name: str, value: Any) -> bool:
+    if name in FLAGS:
+        return isinstance(value, bool)
+    return _are_names(value if name == "labels" else [value])
+
+
+def _count(metadata: parquet.FileMetaData, names: list[str]) -> int:
+    """How many values these columns hold: one that is repeated costs nothing in the file, but much in memory."""
+    groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
+    columns = [group.column(i) for group in groups for i in range(group.num_columns)]
+    return sum(c.num_values for c in columns if c.path_in_schema.partition(".")[0] in names)
 
 
 def _from_lists(raw: Path) -> tuple[dict[str, str], int]:
@@ -171,8 +209,16 @@ def _listed(raw: Path, name: str, required: bool) -> list[str]:
     for path in (raw / f"{name}.csv", raw / f"{name}.csv.gz"):
         if path.is_file():
             try:
-                return pd.read_csv(path, header=None, usecols=[0], dtype=str)[0].tolist()
-            except (OSError, EOFError, ValueError) as error:
+                with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file:
+                    content = file.read(MOST_BYTES + 1)
+                if len(content) > MOST_BYTES:
+                    raise ValueError(f"it is larger than {MOST_BYTES:,} bytes")
+                fields = (line.partition(",")[0].strip(' "') for line in content.decode().splitlines())
+                patches = [field for field in fields if field]
+                if not patches or max(map(len, patches)) > LONGEST:
+                    raise ValueError("it is no list of patches")
+                return patches
+            except (OSError, EOFError, ValueError, zlib.error) as error:
                 raise DataError(f"{path} is damaged ({error}): download it again; {CURE}") from error
     if required:
         raise DataError(f"{raw / name}.csv is missing: download it beside the unpacked folder; {CURE}")
@@ -190,16 +236,24 @@ def _check_folders(layout: Layout, root: Path, patches: dict[str, str]) -> int:
 
 def _names(path: Path) -> list[str]:
     try:
-        return json.loads(path.read_text())["labels"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        what = "damaged" if path.is_file() else "missing"
-        raise DataError(f"{path} is {what} ({error!r}): unpack its archive again; {CURE}") from error
+        names = json.loads(path.read_text())["labels"]
+        if not _are_names(names):
+            raise ValueError("its labels are no list of names")
+        return names
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        what = f"{'damaged' if path.is_file() else 'missing'} ({type(error).__name__}: {error})"
+        raise DataError(f"{path} is {what}: unpack its archive again; {CURE}") from error
 
 
-def _label(names: Iterable[str], patch: str) -> np.ndarray:
+def _are_names(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(name, str) and len(name) <= LONGEST for name in value)
+
+
+def _label(names: Iterable[str], patch: str, raw: Path) -> np.ndarray:
     """The label (19,) bool of class names of either nomenclature; names without a class are dropped."""
     if unknown := sorted(set(names) - CLASS_OF.keys() - set(WITHOUT_CLASS)):
-        raise DataError(f"{patch} has the class {unknown[0]!r}, which is in neither nomenclature: {CURE}")
+        what = f"{patch} of {raw} has the class {unknown[0]!r}, which is in neither nomenclature"
+        raise DataError(f"{what}: download its labels again; {CURE}")
     present = {CLASS_OF.get(name) for name in names}
     return np.array([name in present for name in CLASSES])
 
@@ -236,13 +290,4 @@ def _positions(layout: Layout, patch: str) -> np.ndarray:
 
 def _raster(path: Path, size: int) -> np.ndarray:
     """The only band (size,size) uint16 of a GeoTIFF; raises DataError when it is missing, damaged or another."""
-    quietly = warnings.catch_warnings(action="ignore", category=NotGeoreferencedWarning)
-    try:  # without coordinates, which nothing here needs, a file opens in half the time
-        with quietly, rasterio.open(path, driver="GTiff", GEOREF_SOURCES="NONE") as file:
-            layers = file.read()
-    except RasterioError as error:
-        what = "damaged" if path.is_file() else "missing"
-        raise DataError(f"{path} is {what} ({error}): unpack its archive again; {CURE}") from error
-    if layers.shape != (1, size, size) or layers.dtype != np.uint16:
-        raise DataError(f"{path} is {layers.shape} {layers.dtype}, expected (1, {size}, {size}) uint16: {CURE}")
-    return layers[0]
+    return geotiff.read(path, (1, size, size), "uint16", f"unpack its archive again; {CURE}")[0]

@@ -26,6 +26,7 @@ from rsbook.scenes import DataError
 CLASSES = ("urban", "agriculture", "rangeland", "forest", "water", "barren")
 ENDS = ("_sat.jpg", "_mask.png")  # of a tile's two files
 SIZE = 120  # pixels a side of a patch
+MOST_PIXELS = 2**26  # of a tile; the publishers' have 2,448 × 2,448
 KEPT = 0.2  # of the patches with a single class (section IV-A)
 SHARES = {"train": 0.6, "val": 0.2}  # of the tiles; the others are for testing
 PAPER = {"tiles": 1949, "patches_kept": 30_443, "train": 18_185, "labels_per_scene": 1.71, "before_thinning": 1.28}
@@ -34,6 +35,7 @@ PAPER = {"tiles": 1949, "patches_kept": 30_443, "train": 18_185, "labels_per_sce
 UNKNOWN, INVALID = 0, 4  # black; red, which stands for nothing
 BIT = np.array([0, 1 << 4, 1 << 3, 1 << 0, 0, 1 << 2, 1 << 1, 1 << 5], dtype=np.uint8)  # the class bit of each code
 
+PACKED = ("*",)  # the publishers' archives by name: any, as every source of the tiles has its own
 PNG_END = b"IEND\xaeB`\x82"  # the last chunk of every PNG
 CURE = "`python -m rsbook data card deepglobe` says what to unpack where"
 
@@ -127,14 +129,27 @@ def _read_image(path: Path, corners: list[tuple[int, int]]) -> np.ndarray:
     # Pillow, not rasterio, whose wheels bring a libjpeg that takes three times as long as the libjpeg-turbo that
     # Pillow, OpenCV and torchvision have, and decodes to slightly other pixels than theirs.
     images = np.empty((len(corners), 3, SIZE, SIZE), dtype=np.uint8)
-    try:
-        with Image.open(path, formats=("JPEG",)) as tile:
-            tile.load()
-            for image, (top, left) in zip(images, corners, strict=True):
-                image[:] = np.asarray(tile.crop((left, top, left + SIZE, top + SIZE))).transpose(2, 0, 1)
-    except (OSError, SyntaxError) as error:  # what Pillow raises for files that are truncated or no JPEG
-        raise DataError(f"{path} is damaged ({error}): get it again; {CURE}") from error
+    with _opened(path) as tile:
+        tile.load()
+        for image, (top, left) in zip(images, corners, strict=True):
+            image[:] = np.asarray(tile.crop((left, top, left + SIZE, top + SIZE))).transpose(2, 0, 1)
     return images
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """The JPEG, opened and not yet decoded. Raises DataError for what is no JPEG, truncated or far too large."""
+    try:
+        with Image.open(path, formats=("JPEG",)) as image:
+            _check_size(path, image.height, image.width)
+            yield image
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # of Pillow
+        raise DataError(f"{path} is damaged ({error}): get it again; {CURE}") from error
+
+
+def _check_size(path: Path, height: int, width: int) -> None:
+    if height * width > MOST_PIXELS:  # a file of a few bytes may claim that many
+        raise DataError(f"{path} has {width} × {height} pixels, expected at most {MOST_PIXELS:,} in all: {CURE}")
 
 
 def _read_codes(path: Path) -> np.ndarray:
@@ -146,6 +161,7 @@ def _read_codes(path: Path) -> np.ndarray:
         with rasterio.Env(**options), rasterio.open(path, driver="PNG") as mask:
             if (mask.count, set(mask.dtypes)) != (3, {"uint8"}):
                 raise DataError(f"{path} has {mask.count} bands of {mask.dtypes[0]}, expected 3 of uint8; {CURE}")
+            _check_size(path, mask.height, mask.width)
             shape = (3, mask.height, mask.width)
             if getattr(_scratch, "mask", np.empty(0)).shape != shape:
                 _scratch.mask = np.empty(shape, dtype=np.uint8)
@@ -168,11 +184,8 @@ def _look(folder: Path, tile: str) -> tuple[np.ndarray, bytes]:
     """
     image_path, mask_path = _paths(folder, tile)
     codes = _read_codes(mask_path)
-    try:
-        with Image.open(image_path, formats=("JPEG",)) as image:
-            kind = (image.height, image.width, image.mode)
-    except (OSError, SyntaxError) as error:
-        raise DataError(f"{image_path} is damaged ({error}): get it again; {CURE}") from error
+    with _opened(image_path) as image:
+        kind = (image.height, image.width, image.mode)
     if kind != (*codes.shape, "RGB"):
         height, width = codes.shape
         expected = f"expected {width} × {height} pixels of RGB, as its mask has"

@@ -11,7 +11,8 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,19 @@ from typing import Any
 import numpy as np
 
 from rsbook import scenes
+from rsbook.scenes import DataError
 
 DTYPES = ("uint8", "uint16")
+MANIFEST = (  # what is read of manifest.json: names, their type, and that of what is in them
+    ("name", str, str),
+    ("classes", list, str),
+    ("rgb", list, int),
+    ("mean std", list, int | float),
+    ("min_pixels", int, int),
+    ("has_positions", bool, bool),
+    ("scenes", dict, int),
+    ("notes", dict, object),
+)
 
 # images (n,C,S,S), positions (n,S,S) bit masks, int32 or as they are stored, or None, labels (n,L) bool
 Patches = tuple[np.ndarray, np.ndarray | None, np.ndarray]
@@ -96,31 +108,79 @@ def load(folder: Path, checksum: str) -> scenes.Scenes:
     """The prepared archive in `folder` as Scenes on memory-mapped arrays: what is not looked at is not read.
 
     Only positions that are stored smaller than int32 are read and converted, once, into memory: 4 bytes a pixel.
-    Writing to the tensors changes no file. Raises ValueError for files that do not fit together; `scenes.load` has
-    checked the sha256 before.
+    Writing to the tensors changes no file. Raises DataError for files that are not as `rsbook.preparing` writes them or
+    do not fit together, whatever their sha256, which `scenes.load` has checked before.
     """
     import torch  # here: preparing does without it
 
-    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-    names = ["images", "positions", "labels"] if manifest["has_positions"] else ["images", "labels"]
-    maps = {name: np.load(folder / f"{name}.npy", mmap_mode="c", allow_pickle=False) for name in names}
-    if "positions" in maps:
-        maps["positions"] = np.asarray(maps["positions"], dtype=np.int32)  # the map itself where it is int32
-    tensors = {name: torch.from_numpy(array) for name, array in maps.items()}
-    with (folder / "scenes.csv").open(newline="", encoding="utf-8") as file:
-        splits = np.array([row["split"] for row in csv.DictReader(file)])
-    if len(splits) != len(tensors["images"]):
-        raise ValueError(f"{folder}: {len(splits)} scenes in scenes.csv, {len(tensors['images'])} in images.npy")
-    return scenes.Scenes(
-        name=manifest["name"],
-        images=tensors["images"],
-        labels=tensors["labels"],
-        positions=tensors.get("positions"),
-        classes=tuple(manifest["classes"]),
-        splits={name: torch.from_numpy(np.flatnonzero(splits == name)) for name in scenes.SPLITS},
-        mean=torch.tensor(manifest["mean"]),
-        std=torch.tensor(manifest["std"]),
-        min_pixels=manifest["min_pixels"],
-        checksum=checksum,
-        rgb=tuple(manifest["rgb"]),
-    )
+    manifest = read_manifest(folder)
+    stored = {"images": DTYPES, "labels": ("bool",)}
+    if manifest["has_positions"]:
+        stored["positions"] = ("uint8", "uint16", "int32")
+    maps = {name: open_array(folder / f"{name}.npy", dtypes, "c") for name, dtypes in stored.items()}
+    splits = _read_splits(folder / "scenes.csv")
+    with _explained(folder):
+        if len(splits) != len(maps["images"]):
+            raise ValueError(f"{len(splits)} scenes in scenes.csv, {len(maps['images'])} in images.npy")
+        if "positions" in maps:
+            maps["positions"] = np.asarray(maps["positions"], dtype=np.int32)  # the map itself where it is int32
+        tensors = {name: torch.from_numpy(array) for name, array in maps.items()}
+        return scenes.Scenes(
+            name=manifest["name"],
+            images=tensors["images"],
+            labels=tensors["labels"],
+            positions=tensors.get("positions"),
+            classes=tuple(manifest["classes"]),
+            splits={name: torch.from_numpy(np.flatnonzero(splits == name)) for name in scenes.SPLITS},
+            mean=torch.tensor(manifest["mean"]),
+            std=torch.tensor(manifest["std"]),
+            min_pixels=manifest["min_pixels"],
+            checksum=checksum,
+            rgb=tuple(manifest["rgb"]),
+        )
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """What folder/manifest.json says; raises DataError where a part is missing or of another type."""
+    path = folder / "manifest.json"
+    with _explained(path):
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        for names, kind, inner in MANIFEST:
+            for name in names.split():
+                value = manifest[name]
+                parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else []
+                if type(value) is not kind or not all(isinstance(part, inner) for part in parts):
+                    raise ValueError(f"{name} is {value!r:.50}")
+        if len(manifest["rgb"]) != 3 or not all(0 <= band < len(manifest["mean"]) for band in manifest["rgb"]):
+            raise ValueError(f"rgb is {manifest['rgb']!r:.50}")
+    return manifest
+
+
+def open_array(path: Path, dtypes: Iterable[str], mode: str) -> np.ndarray:
+    """A .npy file of one of these types as a memory map; raises DataError for anything else. Nothing is unpickled."""
+    with _explained(path):
+        array = np.lib.format.open_memmap(path, mode=mode)  # unlike numpy.load, it knows no other kind of file
+        if array.dtype not in dtypes:
+            raise ValueError(f"it holds {array.dtype}, expected {' or '.join(dtypes)}")
+    return array
+
+
+def _read_splits(path: Path) -> np.ndarray:
+    with _explained(path), path.open(newline="", encoding="utf-8") as file:
+        splits = [row["split"] for row in csv.DictReader(file)]
+        if strange := sorted(map(str, set(splits) - set(scenes.SPLITS))):
+            raise ValueError(f"{strange[0]!r:.50} is no split")
+    return np.array(splits, dtype=str)
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """DataError, with the cure, for whatever goes wrong with a prepared file: numpy, json and csv raise much."""
+    try:
+        yield
+    except DataError:
+        raise
+    except Exception as error:
+        folder = path if path.is_dir() else path.parent
+        cure = f"delete {folder / 'SHA256SUMS'}, then `python -m rsbook data prepare {folder.name}` makes it again"
+        raise DataError(f"{path} is damaged ({type(error).__name__}: {error}): {cure}") from error

@@ -5,15 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import warnings
 from functools import partial
 from pathlib import Path
 
 import numpy as np
-import rasterio
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
-from rsbook.archives import prepared
+from rsbook.archives import geotiff, prepared
 from rsbook.scenes import DataError
 
 # The publisher's 15 "genus" classes, as in its labels file: Cleared, without trees, is one.
@@ -27,7 +24,9 @@ BANDS = ("NIR", "green", "blue", "red")
 SIZE = 304  # pixels of 0.2 m a side
 COVER = 0.05  # a genus that covers at least this share of the scene is in its label (arXiv 2405.13451)
 VALIDATION = 0.1  # of all scenes; they come out of the official training list
+LONGEST = 255  # characters of a file's name
 TOGETHER = 32  # scenes of one reading: 12 MB
+PACKED = ("aerial_60m_*", "labels.*")  # the publisher's archives by name, without those of the Sentinels
 LABELS = "TreeSatBA_v9_60m_multi_labels.json"
 CURE = "`python -m rsbook data card treesatai` says what to unpack where"
 
@@ -42,13 +41,16 @@ def source(raw: Path) -> prepared.Source:
 
     Raises DataError for missing, unexpected or damaged files, with the cure.
     """
-    splits, images, shares = _splits(raw), _images(raw), _shares(raw)
+    splits, images, path = _splits(raw), _images(raw), _labels_file(raw)
+    shares = _shares(path)
     if missing := sorted(splits.keys() - images.keys()):
         more = f", with {len(missing) - 1} more of the {len(splits)} listed" if len(missing) > 1 else ""
         raise DataError(f"{missing[0]} is missing in {raw}{more}: unpack {_archive(missing[0])} there; {CURE}")
+    if "train" not in splits.values():
+        raise DataError(f"the lists of {raw} name no scenes for training: download them again; {CURE}")
     # Names begin with the species; ordered by hash, the first n scenes of a split are a fair sample everywhere.
     names = sorted(splits, key=_hash)
-    labels = np.stack([_label(shares, name) for name in names])
+    labels = np.stack([_label(shares, name, path) for name in names])
     order = [splits[name] for name in names]
     paths = [images[name] for name in names]
     groups = [list(range(i, min(i + TOGETHER, len(names)))) for i in range(0, len(names), TOGETHER)]
@@ -71,7 +73,7 @@ def source(raw: Path) -> prepared.Source:
         groups=groups,
         read=partial(_read, paths, labels),
         notes={"found": found, "publisher": PUBLISHER, "paper": PAPER, "differ": differ},
-        inputs=prepared.identify([_labels_file(raw), *raw.glob("*.lst")]),
+        inputs=prepared.identify([path, *raw.glob("*.lst")]),
         group_inputs=[prepared.identify(paths[i] for i in group) for group in groups],
     )
 
@@ -99,7 +101,10 @@ def _splits(raw: Path) -> dict[str, str]:
 
 def _listed(path: Path) -> set[str]:
     try:
-        return set(path.read_text().split())
+        names = set(path.read_text().split())
+        if max(map(len, names), default=0) > LONGEST:
+            raise ValueError("it is no list of file names")
+        return names
     except (OSError, ValueError) as error:
         what = "damaged" if path.is_file() else "missing"
         raise DataError(f"{path} is {what} ({error}): download it beside the unpacked folders; {CURE}") from error
@@ -124,23 +129,25 @@ def _labels_file(raw: Path) -> Path:
     return raw / LABELS if (raw / LABELS).is_file() else raw / "labels" / LABELS
 
 
-def _shares(raw: Path) -> dict[str, list[tuple[str, float]]]:
+def _shares(path: Path) -> dict[str, list[tuple[str, float]]]:
     """The genera of every image, each with the share of the scene that it covers, 0 … 1."""
-    path = _labels_file(raw)
     try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+        return dict(json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         what = "damaged" if path.is_file() else "missing"
-        raise DataError(f"{path} is {what} ({error}): unpack labels.zip in {raw}; {CURE}") from error
+        raise DataError(f"{path} is {what} ({error}): unpack labels.zip in {path.parent}; {CURE}") from error
 
 
-def _label(shares: dict[str, list[tuple[str, float]]], name: str) -> np.ndarray:
-    """The label (15,) bool of an image: the genera that cover at least 5 %."""
+def _label(shares: dict[str, list[tuple[str, float]]], name: str, path: Path) -> np.ndarray:
+    """The label (15,) bool of an image: the genera that cover at least 5 %. path: where the shares are from."""
     if name not in shares:
-        raise DataError(f"{LABELS} has no entry for {name}, which is listed: download both again; {CURE}")
-    cover = dict(shares[name])
-    if unknown := sorted(cover.keys() - set(CLASSES)):
-        raise DataError(f"{LABELS} has {unknown[0]!r} at {name}, expected one of {', '.join(CLASSES)}: {CURE}")
+        raise DataError(f"{path} has no entry for {name}, which is listed: download both again; {CURE}")
+    try:
+        cover = {genus: float(share) for genus, share in shares[name]}
+    except (ValueError, TypeError) as error:
+        raise DataError(f"{path} is damaged at {name} ({error}): unpack labels.zip again; {CURE}") from error
+    if unknown := sorted(map(repr, cover.keys() - set(CLASSES))):
+        raise DataError(f"{path} has {unknown[0]} at {name}, expected one of {', '.join(CLASSES)}: {CURE}")
     return np.array([cover.get(genus, 0) >= COVER for genus in CLASSES])
 
 
@@ -151,14 +158,4 @@ def _read(paths: list[Path], labels: np.ndarray, indices: list[int]) -> prepared
 
 def _image(path: Path) -> np.ndarray:
     """The four bands (4,304,304) uint8; raises DataError when the file is missing, damaged or another."""
-    quietly = warnings.catch_warnings(action="ignore", category=NotGeoreferencedWarning)
-    try:  # without coordinates, which nothing here needs, a file opens in half the time
-        with quietly, rasterio.open(path, driver="GTiff", GEOREF_SOURCES="NONE") as file:
-            image = file.read()
-    except RasterioError as error:
-        what = "damaged" if path.is_file() else "missing"
-        raise DataError(f"{path} is {what} ({error}): unpack {_archive(path.name)} again; {CURE}") from error
-    if image.shape != (len(BANDS), SIZE, SIZE) or image.dtype != np.uint8:
-        expected = f"({len(BANDS)}, {SIZE}, {SIZE}) uint8"
-        raise DataError(f"{path} is {image.shape} {image.dtype}, expected {expected}: {CURE}")
-    return image
+    return geotiff.read(path, (len(BANDS), SIZE, SIZE), "uint8", f"unpack {_archive(path.name)} again; {CURE}")
