@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import os
 import re
 import time
 import warnings
@@ -16,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load, save, save_file
 from torch import Tensor, nn
 
-from rsbook.files import fetched, replacing
+from rsbook.files import fetched, location, replacing
 
 SECONDS_BETWEEN_CHECKPOINTS = 60.0
 
@@ -43,7 +44,7 @@ def load_weights(model: nn.Module, folder: Path, name: str) -> None:
         raise ValueError(f"{path} is damaged (its sha256 begins with {found}): delete it, and run what wrote it again")
     try:
         model.load_state_dict(load(content))
-    except RuntimeError as error:
+    except (RuntimeError, SafetensorError) as error:
         raise ValueError(f"{path} holds the weights of another network: {error}") from error
 
 
@@ -63,7 +64,9 @@ class Checkpoint:
     """
 
     def __init__(self, path: Path | None, settings: dict[str, Any], watch: str) -> None:
-        self.path, self.settings, self.watch = path, settings, watch
+        # anew, as a connection to object storage does not outlive the fork that made this process
+        self.path = None if path is None else location(str(path))
+        self.settings, self.watch = settings, watch
         self.history: list[dict[str, Any]] = []
         self.best: dict[str, Tensor] = {}
         self.saved = time.monotonic()
@@ -91,16 +94,16 @@ class Checkpoint:
             return 0
         try:
             facts, tensors = read(self.path)
-            epoch, settings, history = facts["epoch"], facts["settings"], facts["history"]
-        except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
+            epoch, settings, history = int(facts["epoch"]), facts["settings"], facts["history"]
+            parts: dict[str, dict[str, Tensor]] = {"model": {}, "best": {}, "optimiser": {}}
+            for name, value in tensors.items():
+                part, key = name.split("/", 1)
+                parts[part][key] = value
+        except (SafetensorError, KeyError, TypeError, ValueError, OSError, RecursionError) as error:
             warnings.warn(f"{self.path} cannot be read ({error}): training starts from the beginning", stacklevel=2)
             return 0
         if settings != self.settings:
             raise ValueError(f"{self.path} belongs to a run with other settings, {settings}; delete or move it")
-        parts: dict[str, dict[str, Tensor]] = {"model": {}, "best": {}, "optimiser": {}}
-        for name, value in tensors.items():
-            part, key = name.split("/", 1)
-            parts[part][key] = value
         try:
             model.load_state_dict(parts["model"])
         except RuntimeError as error:
@@ -128,15 +131,29 @@ def copy(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 def write(path: Path, facts: Any, tensors: dict[str, Tensor]) -> None:
     """Write tensors, and facts that JSON can hold, as one safetensors file; raises OSError when that fails."""
     with replacing(path) as temporary:
+        # under one name, as safetensors writes several in any order
+        told = json.dumps({"facts": facts, "sha256": _sum(facts, tensors)})
         try:
-            save_file(tensors, temporary, metadata={"rsbook": json.dumps(facts)})
+            save_file(tensors, temporary, metadata={"rsbook": told})
         except SafetensorError as error:  # which is no OSError, whatever the disk has said
             code = re.search(r"os error (\d+)", str(error))
-            raise OSError(int(code[1]) if code else errno.EIO, str(error), str(path)) from error
+            said = (int(code[1]), os.strerror(int(code[1]))) if code else (errno.EIO, str(error))
+            raise OSError(*said, str(path)) from error
 
 
 def read(path: Path) -> tuple[Any, dict[str, Tensor]]:
-    """The facts and the tensors that `write` wrote."""
+    """The facts and the tensors that `write` wrote; raises ValueError when they are not those."""
     with fetched(path) as local, safe_open(local, framework="pt") as file:
         names = file.keys()
-        return json.loads(file.metadata()["rsbook"]), {name: file.get_tensor(name) for name in names}
+        told, tensors = json.loads(file.metadata()["rsbook"]), {name: file.get_tensor(name) for name in names}
+        if told["sha256"] != _sum(told["facts"], tensors):
+            raise ValueError("its sha256 is not that of its contents")
+        return told["facts"], tensors
+
+
+def _sum(facts: Any, tensors: dict[str, Tensor]) -> str:
+    digest = hashlib.sha256(json.dumps(facts).encode())
+    for name in sorted(tensors):
+        digest.update(f"{name}\0".encode())
+        digest.update(memoryview(tensors[name].contiguous().reshape(-1).view(torch.uint8).numpy()))
+    return digest.hexdigest()

@@ -7,6 +7,7 @@ import difflib
 import os
 import signal
 import sys
+import threading
 from pathlib import Path
 
 from rsbook import batch, planning, sweeps
@@ -184,27 +185,37 @@ def _add_data(commands):
 def _run(arguments, root):
     preset = [f"preset={arguments.preset}"] if arguments.preset else []
     given = parse_parameters(preset + arguments.parameters)
-    return _execute(planning.jobs(arguments.patterns, given, root, arguments.out), arguments, root)
+    how = _how(arguments, root)
+    return 1 if _execute(planning.jobs(arguments.patterns, given, root, arguments.out), root, how) else 0
 
 
 def _sweep(arguments, root):
-    jobs = sweeps.jobs(arguments.file, root)
+    how, jobs = _how(arguments, root), sweeps.jobs(arguments.file, root)
     if not arguments.dry_run:
         sweeps.declare(jobs)
-    code = _execute(jobs, arguments, root)
+    failed = _execute(jobs, root, how)
     if not arguments.dry_run:
-        print(f"runs behind it: {planning.shown(sweeps.collect(jobs, planning.store(root)), root)}")
-    return code
+        print(f"runs behind it: {planning.shown(sweeps.collect(jobs, planning.store(root), failed), root)}")
+    return 1 if failed else 0
 
 
-def _execute(jobs, arguments, root):
-    if arguments.timeout is not None and arguments.timeout <= 0:
+def _how(arguments, root):
+    """How notebooks are to be executed: what only a kernel would find out is refused here."""
+    planning.store(root)
+    if arguments.timeout is not None and not 0 < arguments.timeout < threading.TIMEOUT_MAX:
         raise UsageError(f"--timeout {arguments.timeout:g}: expected seconds above 0")
-    how = {name: getattr(arguments, name) for name in ("force", "dry_run", "scheduler", "workers", "timeout")}
+    if arguments.workers is not None and arguments.workers < 0:
+        raise UsageError(f"--workers {arguments.workers}: expected a number of processes, 0 for this one")
+    if not (asked := os.environ.get("RSBOOK_WORKERS", "0")).isdecimal():
+        raise UsageError(f"RSBOOK_WORKERS={asked!r}: expected a number of processes, 0 for this one")
+    return {name: getattr(arguments, name) for name in ("force", "dry_run", "scheduler", "workers", "timeout")}
+
+
+def _execute(jobs, root, how):
     failed = batch.execute(jobs, root, **how)
     if failed:
         print(f"rsbook: {len(failed)} failed: {', '.join(failed)}", file=sys.stderr)
-    return 1 if failed else 0
+    return failed
 
 
 def _status(arguments, root):
@@ -225,6 +236,8 @@ def _doctor(arguments, root):
 def _replay(arguments, root):
     from rsbook import replaying
 
+    if not arguments.within >= 0:  # which NaN is not either
+        raise UsageError(f"--within {arguments.within:g}: expected a number, 0 or above")
     try:
         other, differences = replaying.replay(arguments.record, arguments.root, arguments.device, arguments.within)
     except replaying.ReplayError as error:

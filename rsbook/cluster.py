@@ -7,13 +7,15 @@ through a channel, and the worker does something else meanwhile: never do more p
 from __future__ import annotations
 
 import importlib
+import json
 import logging
 import os
+import pickle
 import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,7 +28,8 @@ if TYPE_CHECKING:
 LATER = "later"  # what a call returns while another process is at the same thing: it is called again
 PAUSE = 1.0  # seconds between such calls
 DEATHS = 3  # a call that was begun so often, and never ended as its worker died, is given up
-BEGUN = "rsbook-begun"  # the topic under which the scheduler keeps which calls were begun
+BEGUN = "rsbook-begun"  # the topic under which the scheduler keeps which calls were begun, and which ended
+ANSWER, ARRIVAL = 30.0, 60.0  # seconds for a scheduler to answer, and for its first worker to come
 ADDRESS, CHANNEL = "RSBOOK_SCHEDULER", "RSBOOK_CHANNEL"  # what a notebook of a batch finds in its environment
 
 KINDS = {  # what a cluster file can ask for
@@ -75,12 +78,12 @@ def connect(scheduler: str | None = None, workers: int | None = None, device: st
     logging.getLogger("distributed").setLevel(logging.ERROR)
     cluster = _local(count, device) if scheduler is None else _cluster(scheduler)
     try:
-        with _client(Client, cluster) as client, client.as_current():
+        with _client(Client, cluster) as client:
             if os.environ.get(ADDRESS) is None:
                 _check(client, scheduler)
             yield client
     finally:
-        if not isinstance(cluster, str | dict):
+        if not isinstance(cluster, str):
             cluster.close()
 
 
@@ -126,30 +129,41 @@ def _gpus() -> list[str]:
 
 
 def _local(count: int, device: str) -> Any:
+    import dask
     from distributed import Nanny, Scheduler, SpecCluster
 
     gpus = _gpus() if device == "cuda" else [None] * count
     quiet = {"silence_logs": logging.CRITICAL}
     # a thread each: sums depend on how work is split; the memory is PyTorch's, and Dask would count it wrongly
-    options = {"nthreads": 1, "memory_limit": 0, "host": "127.0.0.1", "dashboard": False, **quiet}
+    only_here = {"host": "127.0.0.1", "port": 0, "dashboard": False, "dashboard_address": "127.0.0.1:0"}
+    options = {"nthreads": 1, "memory_limit": 0, **only_here, **quiet}
     workers = {
         i: {"cls": Nanny, "options": {**options, "env": {} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu}}}
         for i, gpu in enumerate(gpus[:count])
     }
     # Dask would count the death of a worker for all calls that wait there: we count for those that were begun
-    scheduler = {"host": "127.0.0.1", "port": 0, "dashboard": False, "allowed_failures": 0}
-    return SpecCluster(workers, {"cls": Scheduler, "options": scheduler}, **quiet)
+    scheduler = {**only_here, "allowed_failures": 0}
+    # it would also give up for good a worker that takes 15 seconds to begin anew, and leave us without any
+    dask.config.set({"distributed.deploy.lost-worker-timeout": "1 day"})
+    try:
+        return SpecCluster(workers, {"cls": Scheduler, "options": scheduler}, **quiet)
+    except RuntimeError as error:
+        reason = "a worker process ended as it began (killed; out of memory?)"
+        raise ClusterError(f"{reason}: run the same again, or with fewer --workers") from error
 
 
 def _cluster(scheduler: str) -> Any:
-    """An address, what Client takes for a scheduler's JSON file, or the cluster that a YAML file describes."""
+    """An address, given or in a scheduler's JSON file, or the cluster that a YAML file describes."""
     if "://" in scheduler:
         return scheduler
     path = Path(scheduler)
     if not path.is_file():
         raise ClusterError(f"scheduler {scheduler!r} is neither an address such as tcp://host:8786 nor a file here")
     if path.suffix == ".json":
-        return {"scheduler_file": str(path)}
+        try:
+            return json.loads(path.read_text("utf-8"))["address"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ClusterError(f"{path} is not what a Dask scheduler leaves with --scheduler-file ({error})") from error
     kind, workers, options = _described(path)
     module, name = KINDS[kind].rsplit(".", 1)
     try:
@@ -171,7 +185,14 @@ def _described(path: Path) -> tuple[str, int | dict[str, int], dict[str, Any]]:
     bounds = workers.values() if isinstance(workers, dict) else [workers]
     if isinstance(workers, dict) and workers.keys() != {"minimum", "maximum"}:
         raise ClusterError(f"{path}: workers={workers!r}: expected a number, or minimum and maximum")
-    if kind not in KINDS or not all(type(bound) is int and bound >= 0 for bound in bounds) or not max(bounds):
+    if not isinstance(options, dict):
+        raise ClusterError(f"{path}: options={options!r}: expected what {KINDS.get(str(kind), 'the cluster')} takes")
+    if (
+        not isinstance(kind, str)
+        or kind not in KINDS
+        or not all(type(bound) is int and bound >= 0 for bound in bounds)
+        or not max(bounds)
+    ):
         raise ClusterError(f"{path}: expected kind to be one of {', '.join(KINDS)}, and workers a number above 0")
     if unknown := given.keys() - {"kind", "workers", "options"}:
         raise ClusterError(f"{path}: unknown {', '.join(sorted(map(str, unknown)))}; it takes kind, workers, options")
@@ -179,20 +200,24 @@ def _described(path: Path) -> tuple[str, int | dict[str, int], dict[str, Any]]:
 
 
 def _client(make: type[Client], cluster: Any) -> Client:
-    given = cluster if isinstance(cluster, dict) else {"address": cluster}
     try:
-        return make(**given, set_as_default=False, timeout=30)
+        return make(cluster, set_as_default=False, timeout=ANSWER)
     except (OSError, ValueError) as error:
-        raise ClusterError(f"no Dask scheduler answers at {given}: {error}") from error
+        raise ClusterError(f"no Dask scheduler answers at {cluster}: {error}") from error
 
 
 def _check(client: Client, scheduler: str | None) -> None:
     from distributed import TimeoutError as NoWorkers
 
     try:
-        client.wait_for_workers(1, timeout=60 if scheduler is None or "://" in scheduler else None)
+        # jobs of a cluster file may wait in their queue for long
+        client.wait_for_workers(1, timeout=None if (scheduler or "").endswith((".yml", ".yaml")) else ARRIVAL)
     except (NoWorkers, OSError) as error:
-        raise ClusterError(f"no worker has come to {client.scheduler.address} in 60 seconds") from error
+        raise ClusterError(f"no worker has come to {client.scheduler.address} in {ARRIVAL:g} seconds") from error
+    try:
+        client.run(importlib.import_module, __name__)
+    except ImportError as error:
+        raise ClusterError(f"the workers do not have rsbook as it is here ({error}): install it there") from error
     if wide := [address for address, threads in client.nthreads().items() if threads != 1]:
         raise ClusterError(
             f"{len(wide)} workers have more than one thread: start them with --nthreads 1 (in a cluster file: cores "
@@ -216,8 +241,8 @@ def outcomes(
     if client is None:
         yield from _here(function, calls)
         return
-    begun = _begun(client)
-    given_up = {key for key in calls if begun[key] >= DEATHS}  # by another notebook of the batch
+    unended = _unended(client)
+    given_up = {key for key in calls if unended[key] >= DEATHS}  # by another notebook of the batch
     yield from ((key, _death()) for key in given_up)
     running = {submit(client, function, calls[key], key): key for key in calls if key not in given_up}
     later: list[str] = []
@@ -227,7 +252,7 @@ def outcomes(
             for future in ended(running, PAUSE if later else None):
                 key, value = running.pop(future), outcome(future)
                 died = isinstance(value, Failure) and value.died
-                if value == LATER or (died and _begun(client)[key] < DEATHS):
+                if value == LATER or (died and _unended(client)[key] < DEATHS):
                     later.append(key)
                 else:
                     yield key, value
@@ -246,19 +271,28 @@ def submit(
 ) -> Future:
     """Submit one call; of higher priorities first. again: sets it apart from one that has ended under the same key."""
     name = key if again is None else f"{key}-{again}"
-    return client.submit(_noted, key, function, *call, key=name, priority=priority, pure=False)
+    # as bytes: a worker that cannot import what they name would leave Dask waiting for ever
+    return client.submit(_noted, key, pickle.dumps((function, call)), key=name, priority=priority, pure=False)
 
 
-def _noted(key: str, function: Callable[..., Any], *call: Any) -> Any:
+def _noted(key: str, pickled: bytes) -> Any:
     from distributed import get_worker
 
-    get_worker().log_event(BEGUN, key)
-    return function(*call)
+    function, call = pickle.loads(pickled)
+    worker = get_worker()
+    worker.log_event(BEGUN, [key, 1])
+    try:
+        return function(*call)
+    finally:  # where no worker comes that dies
+        worker.log_event(BEGUN, [key, -1])
 
 
-def _begun(client: Client) -> Counter[str]:
-    """How often each call was begun."""
-    return Counter(key for _, key in client.get_events(BEGUN))
+def _unended(client: Client) -> Counter[str]:
+    """How often each call was begun and has not ended: one that only finds another process at its run has."""
+    counts: Counter[str] = Counter()
+    for _, (key, change) in client.get_events(BEGUN):
+        counts[key] += change
+    return counts
 
 
 def ended(running: Mapping[Future, Any], seconds: float | None) -> list[Future]:
@@ -266,12 +300,12 @@ def ended(running: Mapping[Future, Any], seconds: float | None) -> list[Future]:
     from distributed import TimeoutError as NoneEnded
     from distributed import wait
 
-    if not running:
+    futures = list(running)
+    if not futures:
         return []
-    try:
-        return list(wait(list(running), timeout=seconds, return_when="FIRST_COMPLETED").done)
-    except NoneEnded:
-        return []
+    with futures[0].client.as_current(), suppress(NoneEnded):
+        return list(wait(futures, timeout=seconds, return_when="FIRST_COMPLETED").done)
+    return []
 
 
 def outcome(future: Future) -> Any | Failure:
@@ -284,6 +318,8 @@ def outcome(future: Future) -> Any | Failure:
         return _death()
     except Exception as error:
         return _failure(error)
+    finally:
+        future.release()  # or an error would be what the next call of this name gets
 
 
 def _here(function: Callable[..., Any], calls: Mapping[str, tuple]) -> Iterator[tuple[str, Any | Failure]]:

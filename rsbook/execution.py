@@ -56,8 +56,12 @@ def execute(job, expected, root=None, store=None, timeout=None, topic=None):
         temporary = Path(folder, "executed.ipynb")
         environment = {} if store is None else {"RSBOOK_STORE": str(store)}
         run = _papermill if topic is None else _beside_other_calls
-        failure, died = run(source, temporary, job, environment, timeout, *([] if topic is None else [topic]))
-        text = temporary.read_text("utf-8") if temporary.is_file() else source.read_text("utf-8")
+        try:
+            failure, died = run(source, temporary, job, environment, timeout, *([] if topic is None else [topic]))
+            text = temporary.read_text("utf-8") if temporary.is_file() else source.read_text("utf-8")
+        except OSError as error:
+            why = f"{error.strerror or error}; TMPDIR can name another folder for what is temporary"
+            raise OSError(error.errno, why, str(error.filename or folder)) from error
     return Executed(text, started, round(time.perf_counter() - begin, 2), failure, died)
 
 
@@ -108,7 +112,7 @@ def _papermill(source, temporary, job, environment, timeout=None, channel=None):
     from jupyter_client.manager import AsyncKernelManager
     from nbclient.exceptions import DeadKernelError
 
-    kernels = []
+    kernels, late = [], threading.Event()
 
     class ThisInterpreter(AsyncKernelManager):
         """Starts the ipykernel of sys.executable: what a machine calls "python3" may be another Python."""
@@ -120,39 +124,46 @@ def _papermill(source, temporary, job, environment, timeout=None, channel=None):
         async def start_kernel(self, **options):
             inherited = {} if channel is None else {"pass_fds": (channel,)}
             await super().start_kernel(env=os.environ | environment, **inherited, **options)
+            if late.is_set():  # before there was a process to end
+                _kill(self)
+
+    def end():
+        late.set()
+        for kernel in kernels:
+            _kill(kernel)
 
     logging.getLogger("papermill").setLevel(logging.CRITICAL)
     logging.getLogger("traitlets").setLevel(logging.CRITICAL)  # nbclient: what kills a kernel is said below
     paths = [str(path).replace("{", "{{").replace("}", "}}") for path in (source, temporary)]  # papermill formats paths
     options = {"kernel_name": "python3", "kernel_manager_class": ThisInterpreter, "start_timeout": START}
     options["extra_arguments"] = ["--log-level=CRITICAL"]  # the console is for the batch
-    late = threading.Timer(timeout or 0, lambda: [_kill(kernel) for kernel in kernels])
+    timer = threading.Timer(timeout or 0, end)
     if timeout:
-        late.daemon = True
-        late.start()
+        timer.daemon = True
+        timer.start()
     try:
         executed = papermill.execute_notebook(*paths, job.parameters, progress_bar=False, **options)
     except papermill.PapermillExecutionError as error:
         last = (error.evalue.strip().splitlines() or ["(no message)"])[-1]
         return f"cell {_last_cell(temporary.read_text('utf-8'))} raised {error.ename}: {last}", False
-    except DeadKernelError:
-        where = f"in cell {_last_cell(temporary.read_text('utf-8'))}"
-        if timeout and not late.is_alive():
-            return f"took longer than {timeout:g} seconds, and was ended {where}; its runs so far are kept", False
-        return f"the kernel died {where} (killed, out of memory, or a crash in native code)", True
     except OSError:
         raise
     except Exception as error:  # a kernel that does not start, an invalid notebook: the rest of the batch still runs
-        return f"{type(error).__name__}: {error}", False
+        if not isinstance(error, DeadKernelError) and "Kernel died" not in str(error):  # as it started: a RuntimeError
+            return f"{type(error).__name__}: {error}", False
+        where = f"in cell {_last_cell(temporary.read_text('utf-8'))}"
+        if late.is_set():
+            return f"took longer than {timeout:g} seconds, and was ended {where}; its runs so far are kept", False
+        return f"the kernel died {where} (killed, out of memory, or a crash in native code)", True
     finally:
-        late.cancel()
+        timer.cancel()
     if executed.metadata.papermill["exception"]:  # papermill lets sys.exit(0) pass, and with it all cells that follow
         return f"cell {_last_cell(temporary.read_text('utf-8'))} ended the notebook early (SystemExit)", False
     return None, False
 
 
 def _kill(kernel):
-    with suppress(OSError, AttributeError):  # it has ended already
+    with suppress(OSError, AttributeError, TypeError):  # it has ended already, or has not begun
         os.killpg(os.getpgid(kernel.provisioner.pid), signal.SIGKILL)
 
 
@@ -182,6 +193,7 @@ def keep(job, executed, record, root=planning.ROOT):
 
 def _keep_partial(job, text, record, root):
     """Keep the partial notebook, with a banner at its top, and say where, or why not."""
+    where = _inside(job.failed, root) or job.failed
     try:
         partial = stamp(text, job.failed, record, root)
         if BANNER not in tags(partial["cells"][0]):  # papermill writes none when the kernel dies
@@ -191,8 +203,8 @@ def _keep_partial(job, text, record, root):
         partial["metadata"]["papermill"]["exception"] = True
         _write(job.failed, partial)
     except (OSError, ValueError) as error:
-        return f"its partial notebook could not be kept ({error})"
-    return f"partial notebook: {_inside(job.failed, root) or job.failed}"
+        return f"its partial notebook could not be kept ({where}: {getattr(error, 'strerror', None) or error})"
+    return f"partial notebook: {where}"
 
 
 def stamp(text, path, record, root=planning.ROOT):

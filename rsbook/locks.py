@@ -11,7 +11,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from rsbook.files import is_local
+from rsbook.files import is_local, reaching
 
 RENEWED = 10.0  # seconds between two renewals of a lease
 EXPIRES = 60.0  # seconds without one after which its process is taken for dead
@@ -36,11 +36,11 @@ def alone(path: Path) -> Iterator[bool]:
 
 def is_taken(path: Path) -> bool:
     """Whether some process, this one included, is at what `path` is to hold."""
-    hidden = _beside(path, "lock" if is_local(path) else "lease")
+    if not is_local(path):
+        return _read(_beside(path, "lease")) is not None
+    hidden = _beside(path, "lock")
     if not hidden.exists():
         return False
-    if not is_local(path):
-        return True
     lock = FileLock(hidden, timeout=0)
     try:
         lock.acquire()
@@ -88,24 +88,37 @@ def _leased(path: Path) -> Iterator[bool]:
         keeper.join()
         with suppress(OSError):  # it expires
             if _holder(lease) == token:
-                lease.unlink()
+                with reaching(lease):
+                    lease.fs.rm_file(lease.path)
 
 
 def _take(lease: Path, token: str) -> bool:
     content = f"{token} 0".encode()
-    try:
-        lease.fs.pipe_file(lease.path, content, mode="create")  # refused by the storage itself if there is one
+    said = _created(lease, content)
+    if said == content:
         return True
-    except FileExistsError:
-        said = _read(lease)
     key, now = str(lease), time.monotonic()
     if said != _seen.get(key, (None, 0))[0]:
         _seen[key] = (said, now)
     if said is None or now - _seen[key][1] < EXPIRES:
         return False
-    lease.fs.pipe_file(lease.path, content)
+    _write(lease, content)
     time.sleep(SETTLES)
     return _holder(lease) == token
+
+
+def _created(lease: Path, content: bytes, attempts: int = 3) -> bytes | None:
+    """What the lease says once we have tried to be the first to write it; the storage itself refuses the second."""
+    try:
+        _write(lease, content, mode="create")
+    except OSError as refused:  # whatever the storage calls it, and it may be that the answer to our own was lost
+        said = _read(lease)
+        if said is not None or isinstance(refused, FileExistsError):
+            return said
+        if attempts == 1:
+            raise
+        return _created(lease, content, attempts - 1)
+    return content
 
 
 def _renew(lease: Path, token: str, ended: threading.Event) -> None:
@@ -115,14 +128,20 @@ def _renew(lease: Path, token: str, ended: threading.Event) -> None:
         with suppress(OSError):  # the storage is out of reach for once: a later beat may come in time
             if _holder(lease) not in (token, None):
                 return  # we were taken for dead
-            lease.fs.pipe_file(lease.path, f"{token} {beat}".encode())
+            _write(lease, f"{token} {beat}".encode())
 
 
 def _read(lease: Path) -> bytes | None:
     try:
-        return lease.read_bytes()
+        with reaching(lease):
+            return lease.fs.cat_file(lease.path)
     except FileNotFoundError:
         return None
+
+
+def _write(lease: Path, content: bytes, mode: str = "overwrite") -> None:
+    with reaching(lease):
+        lease.fs.pipe_file(lease.path, content, mode=mode)
 
 
 def _holder(lease: Path) -> str | None:

@@ -139,7 +139,7 @@ def _page(name, executed, project):
         facts = list(facts_left(notebook))
     except FileNotFoundError:
         return Page(name, _title_of_source(name, project) or title, MISSING, "was never executed", _command(name, {}))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return Page(name, title, STALE, "damaged", _command(name, {}))
     record = record if isinstance(record, dict) else {}
     state, why = _freshness(name, record, project)

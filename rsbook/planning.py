@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rsbook import sources
-from rsbook.files import location
+from rsbook.files import reached
 from rsbook.parameters import BatchError, UsageError, check_parameters, declared, refuse_unknown, tags, whole_folders
 
 ROOT = Path(__file__).parents[1]
@@ -66,7 +66,7 @@ def read(name, root=ROOT):
             raise UsageError(f"notebook {name!r} lies outside notebooks/")
         notebook = json.loads(path.read_text("utf-8"))
         [cell["cell_type"] + "".join(cell["source"]) for cell in notebook["cells"]]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise BatchError(f"notebook {name!r} cannot be read ({type(error).__name__})") from None
     return notebook
 
@@ -92,9 +92,13 @@ def digest(value):
 
 def jobs(patterns=(), given=None, root=ROOT, out=None):
     """The Job of each chosen notebook; raises what `plan` raises. out: where executed notebooks go."""
+    return [job(name, values, root, out) for name, values in plan(patterns, given, root).items()]
+
+
+def job(name, parameters, root=ROOT, out=None):
+    """The Job of a notebook with these parameters, which are not checked."""
     out, failed = Path(out or Path(root, "book", "_executed")), Path(root, "_build", "failed")
-    planned = plan(patterns, given, root).items()
-    return [Job(name, name, values, out / f"{name}.ipynb", failed / f"{name}.ipynb") for name, values in planned]
+    return Job(name, name, parameters, out / f"{name}.ipynb", failed / f"{name}.ipynb")
 
 
 def fingerprint(name, parameters, root=ROOT):
@@ -120,8 +124,16 @@ def fingerprint(name, parameters, root=ROOT):
 
 
 def store(root=ROOT):
-    """Where the records of training runs are: the environment's RSBOOK_STORE, else _runs in the project."""
-    return location(os.environ.get("RSBOOK_STORE") or Path(root, "_runs"))
+    """Where the records of training runs are: the environment's RSBOOK_STORE, else _runs in the project.
+
+    Raises UsageError for an address that no installed library knows, BatchError for one that cannot be reached.
+    """
+    try:
+        return reached(os.environ.get("RSBOOK_STORE") or Path(root, "_runs"))
+    except ValueError as error:
+        raise UsageError(f"the store {error}") from None
+    except OSError as error:
+        raise BatchError(f"the store {error.filename} cannot be used: {error.strerror}") from None
 
 
 def records(root=ROOT):
@@ -148,7 +160,7 @@ def record_of(path):
         return dict(json.loads(path.read_text("utf-8"))["metadata"]["rsbook"])
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return {}
 
 
@@ -162,8 +174,9 @@ def why_run(job, root=ROOT):
         return "missing"
     if then.get("fingerprint") == now["fingerprint"]:
         return None
-    old = then.get("components", {})
-    return f"{', '.join(changes(old, now['components']))} changed" if old else "damaged"
+    old = then.get("components")
+    changed = changes(old, now["components"]) if isinstance(old, dict) and old else []
+    return f"{', '.join(changed)} changed" if changed else "damaged"
 
 
 def stale(name, record, root=ROOT):

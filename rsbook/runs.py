@@ -26,7 +26,7 @@ from tqdm import tqdm
 from rsbook import cluster, provenance, scenes, sources
 from rsbook.checkpoints import weights_path
 from rsbook.devices import resolve_device
-from rsbook.files import location, replacing
+from rsbook.files import reached, reaching, replacing
 from rsbook.locks import alone
 
 ROOT = Path(__file__).parents[1]
@@ -34,7 +34,7 @@ STORE = ROOT / "_runs"
 
 WHERE = ("root", "device", "checkpoint")  # what a function is called with that is no part of a run
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # what a disk says that takes no more
-FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
+FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR, errno.EISDIR)  # what a folder says
 FACTS = ("function", "parameters", "data", "sources", "libraries")  # what identifies a run
 
 Parameters = dict[str, Any]
@@ -68,7 +68,7 @@ def table(
     environment's RSBOOK_STORE, else _runs in the project.
     A parameter that is given its default is as good as not given. Columns: the parameters, the results, `seconds`, and
     `record`, the path of the JSON. Raises ValueError for parameters that the function does not take or JSON cannot
-    hold, and RunError when a run fails, after all others have ended.
+    hold, OSError for a store that cannot be reached, and RunError when a run fails, after all others have ended.
     """
     if "<" in getattr(function, "__qualname__", "<") or function.__module__ == "__main__":
         raise ValueError(f"{function}: expected a function that worker processes can import from a module")
@@ -168,7 +168,9 @@ def load_record(folder: Path, fingerprint: str) -> dict[str, Any] | None:
     """
     path = folder / f"{fingerprint}.json"
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        with reaching(path):
+            content = path.read_bytes()
+        record = json.loads(content.decode())
         if not fingerprint == record["fingerprint"] == _digest({name: record[name] for name in FACTS}):
             raise ValueError("its fingerprint is not that of its name and contents")
         if not isinstance(record["results"], dict) or not isinstance(record["seconds"], int | float):
@@ -176,9 +178,9 @@ def load_record(folder: Path, fingerprint: str) -> dict[str, Any] | None:
         weights = record["results"].get("weights")
         if isinstance(weights, str) and not weights_path(folder, weights).is_file():
             return None
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):  # a file in the place of the folder is told by who writes there
         return None
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         reason = f"{type(error).__name__}: {error}"
         raise RunError(f"{path} is damaged ({reason}): delete it, and the run is done again") from error
     return record
@@ -208,7 +210,8 @@ def run(
             if load_record(folder, fingerprint) is None:
                 do(function, planned, path, root, device)
     except OSError as error:
-        ours = str(error.filename or "").startswith(str(folder))
+        where = str(error.filename or "")  # in the folder, or above it where it was to be made
+        ours = where.startswith(str(folder)) or where in map(str, folder.parents)
         if error.errno in FULL or (ours and error.errno in FORBIDDEN):
             raise RunError(f"{path} cannot be written: {error.strerror}; make room or choose another store") from error
         raise
@@ -258,7 +261,7 @@ def _row(record: Mapping[str, Any], folder: Path, defaults: Parameters) -> dict[
 
 
 def _folder(function: Callable[..., Any], store: str | Path | None) -> Path:
-    return location(store if store is not None else os.environ.get("RSBOOK_STORE", STORE)) / _name(function)
+    return reached(store if store is not None else os.environ.get("RSBOOK_STORE", STORE)) / _name(function)
 
 
 def _name(function: Callable[..., Any]) -> str:

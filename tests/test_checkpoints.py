@@ -132,3 +132,20 @@ def test_weights_of_a_gpu_load_on_a_cpu_and_back(tmp_path):
     found = network(1).cuda()
     load_weights(found, tmp_path, name)
     assert same(found.cpu(), network())
+
+
+def test_any_flipped_bit_of_a_checkpoint_is_found(tmp_path):
+    path = tmp_path / "state.safetensors"
+    checkpoints.write(path, {"epoch": 3}, {"model/a": torch.ones(3, 2), "best/b": torch.zeros(2, dtype=torch.int64)})
+    whole = path.read_bytes()
+    facts, tensors = checkpoints.read(path)
+    assert (facts, sorted(tensors)) == ({"epoch": 3}, ["best/b", "model/a"])
+    header = 8 + int.from_bytes(whole[:8], "little")
+    for at in range(header, len(whole)):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+        with pytest.raises(ValueError, match="its sha256 is not that of its contents"):
+            checkpoints.read(path)
+    path.write_bytes(whole.replace(b'\\"epoch\\": 3', b'\\"epoch\\": 4'))
+    assert path.read_bytes() != whole
+    with pytest.raises(ValueError, match="its sha256 is not that of its contents"):
+        checkpoints.read(path)
