@@ -4,7 +4,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: book slides dist test lab lint bench lock clean
+.PHONY: book slides dist test soak lab lint bench lock clean
 
 book: $(READY)  ## execute what is not up to date, then render to _build/html
 	$(BIN)/python -m rsbook run
@@ -19,6 +19,9 @@ dist: book  ## the pages as one zip file in _build
 
 test: lint .venv/browser  ## everything: unit and property tests, all notebooks in smoke, the book built from them
 	$(BIN)/python -m pytest
+
+soak: $(READY)  ## kills batches, workers and kernels at random for less than 20 minutes; nothing may be lost or done twice
+	$(BIN)/python tests/soak.py
 
 lab: $(READY)  ## JupyterLab on the notebooks
 	$(BIN)/jupyter lab notebooks
