@@ -61,7 +61,8 @@ class _Batch:
     def __init__(self, due, root, force, client, timeout):
         self.due, self.root, self.force, self.client = due, root, force, client
         self.store, self.timeout = os.environ.get("RSBOOK_STORE"), timeout
-        self.pending, self.running, self.failed = deque(due), {}, []
+        self.last = {job for job in due if planning.shows_records(job.name, root)}  # they show what the others leave
+        self.pending, self.running, self.failed = deque(sorted(due, key=lambda job: job in self.last)), {}, []
         self.tries = dict.fromkeys(due, 0)
         self.prints = {}
         self.topic = f"rsbook-{time.time_ns()}"
@@ -88,11 +89,11 @@ class _Batch:
                 print(f"run {job.label} ({self.due[job]}) … interrupted", flush=True)
             raise
         finally:
-            if self.client is not None:
-                self.client.cancel(list(self.running))
-                self.client.unsubscribe_topic(self.topic)
             for _, lock in self.running.values():
                 lock.close()
+            if self.client is not None and self.client.status == "running":
+                self.client.cancel([future for future in self.running if future is not None])
+                self.client.unsubscribe_topic(self.topic)
         return sorted(self.failed)
 
     def _told(self, event):
@@ -107,27 +108,31 @@ class _Batch:
             if len(self.running) >= self.progress.width:
                 return
             job, lock = self.pending.popleft(), ExitStack()
+            if job in self.last and (self.running or {*self.pending} - self.last):
+                self.pending.append(job)
+                continue
             try:
-                mine = lock.enter_context(alone(job.target))
+                if not lock.enter_context(alone(job.target)):
+                    self.pending.append(job)
+                elif not self.force and planning.why_run(job, self.root) is None:
+                    self.progress.end(job.label, f"{job.label} … done by another batch")
+                else:
+                    self._start(job, lock.pop_all())
             except OSError as error:
                 self._fail(job, f"{job.label}: cannot write beside {job.target}: {error.strerror or error}")
-                continue
-            if not mine:
+            except BatchError as error:  # its source was damaged meanwhile
+                self._fail(job, f"{job.label}: {error}")
+            finally:
                 lock.close()
-                self.pending.append(job)
-            elif not self.force and planning.why_run(job, self.root) is None:
-                lock.close()
-                self.progress.end(job.label, f"{job.label} … done by another batch")
-            else:
-                self._start(job, lock)
 
     def _start(self, job, lock):
         self.tries[job] += 1
         self.prints[job] = planning.fingerprint(job.name, job.parameters, self.root)
+        expected = {part: value for part, value in self.prints[job]["components"].items() if part != "records"}
         self.progress.start(job.label)
         # a worker elsewhere has a checkout of its own
         root = None if self.root == ROOT else self.root
-        call = (job, self.prints[job]["fingerprint"], root, self.store, self.timeout)
+        call = (job, expected, root, self.store, self.timeout)
         if self.client is None:
             self.running[None] = (job, lock)  # for who interrupts it
             outcome = _attempt(call)

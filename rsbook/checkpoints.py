@@ -99,7 +99,7 @@ class Checkpoint:
             for name, value in tensors.items():
                 part, key = name.split("/", 1)
                 parts[part][key] = value
-        except (SafetensorError, KeyError, TypeError, ValueError, OSError, RecursionError) as error:
+        except (SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
             warnings.warn(f"{self.path} cannot be read ({error}): training starts from the beginning", stacklevel=2)
             return 0
         if settings != self.settings:

@@ -208,6 +208,8 @@ def _how(arguments, root):
         raise UsageError(f"--workers {arguments.workers}: expected a number of processes, 0 for this one")
     if not (asked := os.environ.get("RSBOOK_WORKERS", "0")).isdecimal():
         raise UsageError(f"RSBOOK_WORKERS={asked!r}: expected a number of processes, 0 for this one")
+    if arguments.workers is not None and (arguments.scheduler or os.environ.get("RSBOOK_SCHEDULER")):
+        raise UsageError(f"--workers {arguments.workers}: a scheduler has workers of its own; leave it out")
     return {name: getattr(arguments, name) for name in ("force", "dry_run", "scheduler", "workers", "timeout")}
 
 
@@ -320,10 +322,7 @@ def main(argv=None, root=planning.ROOT):
         if store := getattr(arguments, "store", None):  # in the environment, for the kernels of notebooks as well
             os.environ["RSBOOK_STORE"] = store if "://" in store else str(Path(store).resolve())
         return commands.get(arguments.command, _make)(arguments, root)
-    except ClusterError as error:
-        print(f"rsbook: {error}", file=sys.stderr)
-        return 1
-    except BatchError as error:
+    except (ClusterError, BatchError) as error:
         print(f"rsbook: {error}", file=sys.stderr)
         return 2 if isinstance(error, UsageError) else 1
     except KeyboardInterrupt:

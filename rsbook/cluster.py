@@ -11,15 +11,17 @@ import json
 import logging
 import os
 import pickle
+import tempfile
 import time
 import traceback
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import CancelledError
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rsbook.locks import alone
 from rsbook.parameters import read_yaml
 
 if TYPE_CHECKING:
@@ -28,7 +30,8 @@ if TYPE_CHECKING:
 LATER = "later"  # what a call returns while another process is at the same thing: it is called again
 PAUSE = 1.0  # seconds between such calls
 DEATHS = 3  # a call that was begun so often, and never ended as its worker died, is given up
-BEGUN = "rsbook-begun"  # the topic under which the scheduler keeps which calls were begun, and which ended
+BEGUN = "rsbook-begun-"  # with its key: the topic under which the scheduler keeps that a call was begun and has ended
+REMEMBERED = 24 * 3600  # seconds: what has killed a worker longer ago than that may try again
 ANSWER, ARRIVAL = 30.0, 60.0  # seconds for a scheduler to answer, and for its first worker to come
 ADDRESS, CHANNEL = "RSBOOK_SCHEDULER", "RSBOOK_CHANNEL"  # what a notebook of a batch finds in its environment
 
@@ -56,35 +59,43 @@ class Failure:
     died: bool = False
 
 
+DIED = Failure("a worker process died (killed; out of memory?)", "See what it wrote to stderr.", died=True)
+GIVEN_UP = replace(DIED, reason=f"a worker process died, {DEATHS} times of {DEATHS} (killed; out of memory?)")
+
+
 # Workers
 
 
 @contextmanager
-def connect(scheduler: str | None = None, workers: int | None = None, device: str = "cpu") -> Iterator[Client | None]:
+def connect(
+    scheduler: str | None = None, workers: int | None = None, device: str = "cpu", most: int | None = None
+) -> Iterator[Client | None]:
     """A client of workers, for the length of the block; None where calls are to be made in this process.
 
     scheduler: the address of a Dask scheduler, the JSON file in which one has left its address, or a cluster file in
     YAML; None: the batch that this notebook belongs to, if any, else workers of this machine that end with the block,
     and with this process. workers: how many of these, 0 for this process, None for the environment's RSBOOK_WORKERS,
-    else one a core; one a GPU where device is "cuda". Raises ClusterError when no worker answers or one has more than
-    one thread, and ValueError for a setting that cannot be.
+    else one a core; one a GPU where device is "cuda"; never more than `most`. Raises ClusterError when no worker
+    answers or one has more than one thread, or all GPUs are others', and ValueError for a setting that cannot be.
     """
     scheduler = scheduler or os.environ.get(ADDRESS)
-    if scheduler is None and (count := _count(workers, device)) == 0:
+    if scheduler is None and (count := _count(workers, device, most)) == 0:
         yield None
         return
     from distributed import Client
 
     logging.getLogger("distributed").setLevel(logging.ERROR)
-    cluster = _local(count, device) if scheduler is None else _cluster(scheduler)
-    try:
-        with _client(Client, cluster) as client:
-            if os.environ.get(ADDRESS) is None:
-                _check(client, scheduler)
-            yield client
-    finally:
+    with ExitStack() as mine:
+        if scheduler is None:
+            cluster = _local(_free_gpus(count, mine) if device == "cuda" else [None] * count)
+        else:
+            cluster = _cluster(scheduler)
         if not isinstance(cluster, str):
-            cluster.close()
+            mine.callback(cluster.close)
+        client = mine.enter_context(_client(Client, cluster))
+        if scheduler is not None and CHANNEL not in os.environ:
+            _check(client, scheduler)
+        yield client
 
 
 def width(client: Client | None) -> int:
@@ -106,17 +117,18 @@ def has_gpu() -> bool:
     return torch.cuda.is_available()
 
 
-def _count(workers: int | None, device: str) -> int:
-    if workers is None and device == "cuda":
-        return len(_gpus())
-    if workers is None:
-        asked = os.environ.get("RSBOOK_WORKERS", str(cores()))
+def _count(workers: int | None, device: str, most: int | None = None) -> int:
+    asked = os.environ.get("RSBOOK_WORKERS")
+    if workers is None and asked is not None:
         if not asked.isdecimal():
             raise ValueError(f"RSBOOK_WORKERS={asked!r}: expected a number of processes, 0 for this one")
         workers = int(asked)
-    if not isinstance(workers, int) or workers < 0:
+    if workers is not None and (not isinstance(workers, int) or workers < 0):
         raise ValueError(f"workers={workers!r}: expected a number of processes, 0 for this one, or None")
-    return min(workers, len(_gpus())) if device == "cuda" else workers
+    if workers == 0:
+        return 0
+    there = len(_gpus()) if device == "cuda" else cores() if workers is None else workers
+    return min(bound for bound in (there, workers, most) if bound is not None)
 
 
 def _gpus() -> list[str]:
@@ -128,18 +140,28 @@ def _gpus() -> list[str]:
     return [str(i) for i in range(torch.cuda.device_count())]
 
 
-def _local(count: int, device: str) -> Any:
+def _free_gpus(count: int, mine: ExitStack) -> list[str]:
+    """As many GPUs that no other batch on this machine has; they are ours until the stack is closed."""
+    free: list[str] = []
+    for gpu in _gpus():
+        if len(free) < count and mine.enter_context(alone(Path(tempfile.gettempdir(), f"rsbook-gpu-{gpu}"))):
+            free.append(gpu)
+    if not free:
+        raise ClusterError("every GPU is another batch's: wait for its end, or use device=cpu")
+    return free
+
+
+def _local(gpus: Sequence[str | None]) -> Any:
     import dask
     from distributed import Nanny, Scheduler, SpecCluster
 
-    gpus = _gpus() if device == "cuda" else [None] * count
     quiet = {"silence_logs": logging.CRITICAL}
     # a thread each: sums depend on how work is split; the memory is PyTorch's, and Dask would count it wrongly
     only_here = {"host": "127.0.0.1", "port": 0, "dashboard": False, "dashboard_address": "127.0.0.1:0"}
     options = {"nthreads": 1, "memory_limit": 0, **only_here, **quiet}
     workers = {
         i: {"cls": Nanny, "options": {**options, "env": {} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu}}}
-        for i, gpu in enumerate(gpus[:count])
+        for i, gpu in enumerate(gpus)
     }
     # Dask would count the death of a worker for all calls that wait there: we count for those that were begun
     scheduler = {**only_here, "allowed_failures": 0}
@@ -206,16 +228,19 @@ def _client(make: type[Client], cluster: Any) -> Client:
         raise ClusterError(f"no Dask scheduler answers at {cluster}: {error}") from error
 
 
-def _check(client: Client, scheduler: str | None) -> None:
-    from distributed import TimeoutError as NoWorkers
+def _check(client: Client, scheduler: str) -> None:
+    from distributed import TimeoutError as NoneCame
+    from distributed import wait
 
+    # by a call: a cluster that adapts has no workers before there is something to do
+    call = client.submit(importlib.import_module, __name__, pure=False)
     try:
-        # jobs of a cluster file may wait in their queue for long
-        client.wait_for_workers(1, timeout=None if (scheduler or "").endswith((".yml", ".yaml")) else ARRIVAL)
-    except (NoWorkers, OSError) as error:
+        with client.as_current():  # jobs of a cluster file may wait in their queue for long
+            wait(call, timeout=None if scheduler.endswith((".yml", ".yaml")) else ARRIVAL)
+        if call.status == "error":
+            raise call.exception()
+    except NoneCame as error:
         raise ClusterError(f"no worker has come to {client.scheduler.address} in {ARRIVAL:g} seconds") from error
-    try:
-        client.run(importlib.import_module, __name__)
     except ImportError as error:
         raise ClusterError(f"the workers do not have rsbook as it is here ({error}): install it there") from error
     if wide := [address for address, threads in client.nthreads().items() if threads != 1]:
@@ -241,9 +266,8 @@ def outcomes(
     if client is None:
         yield from _here(function, calls)
         return
-    unended = _unended(client)
-    given_up = {key for key in calls if unended[key] >= DEATHS}  # by another notebook of the batch
-    yield from ((key, _death()) for key in given_up)
+    given_up = {key for key in calls if _deaths(client, key) >= DEATHS}  # by another notebook of the batch
+    yield from ((key, GIVEN_UP) for key in given_up)
     running = {submit(client, function, calls[key], key): key for key in calls if key not in given_up}
     later: list[str] = []
     again = 0.0
@@ -252,10 +276,10 @@ def outcomes(
             for future in ended(running, PAUSE if later else None):
                 key, value = running.pop(future), outcome(future)
                 died = isinstance(value, Failure) and value.died
-                if value == LATER or (died and _unended(client)[key] < DEATHS):
+                if value == LATER or (died and _deaths(client, key) < DEATHS):
                     later.append(key)
                 else:
-                    yield key, value
+                    yield key, GIVEN_UP if died else value
             if later and not running:
                 time.sleep(PAUSE)
             if later and (not running or time.monotonic() - again > PAUSE):
@@ -280,31 +304,32 @@ def _noted(key: str, pickled: bytes) -> Any:
 
     function, call = pickle.loads(pickled)
     worker = get_worker()
-    worker.log_event(BEGUN, [key, 1])
+    worker.log_event(BEGUN + key, 1)
     try:
         return function(*call)
     finally:  # where no worker comes that dies
-        worker.log_event(BEGUN, [key, -1])
+        worker.log_event(BEGUN + key, -1)
 
 
-def _unended(client: Client) -> Counter[str]:
-    """How often each call was begun and has not ended: one that only finds another process at its run has."""
-    counts: Counter[str] = Counter()
-    for _, (key, change) in client.get_events(BEGUN):
-        counts[key] += change
-    return counts
+def _deaths(client: Client, key: str) -> int:
+    """How often a call was begun and has not ended: one that only finds another process at its run has."""
+    since = time.time() - REMEMBERED
+    return sum(change for when, change in client.get_events(BEGUN + key) if when > since)
 
 
 def ended(running: Mapping[Future, Any], seconds: float | None) -> list[Future]:
-    """Those that have ended; waits for one, but no longer than that."""
+    """Those that have ended; waits for one, but no longer than that. Raises ClusterError when the scheduler is gone."""
     from distributed import TimeoutError as NoneEnded
     from distributed import wait
 
     futures = list(running)
     if not futures:
         return []
-    with futures[0].client.as_current(), suppress(NoneEnded):
-        return list(wait(futures, timeout=seconds, return_when="FIRST_COMPLETED").done)
+    try:
+        with futures[0].client.as_current(), suppress(NoneEnded):
+            return list(wait(futures, timeout=seconds, return_when="FIRST_COMPLETED").done)
+    except CancelledError as error:
+        raise ClusterError("the scheduler is gone; what has ended is kept, and the next run goes on") from error
     return []
 
 
@@ -315,7 +340,7 @@ def outcome(future: Future) -> Any | Failure:
     try:
         return future.result()
     except KilledWorker:
-        return _death()
+        return DIED
     except Exception as error:
         return _failure(error)
     finally:
@@ -335,11 +360,6 @@ def _here(function: Callable[..., Any], calls: Mapping[str, tuple]) -> Iterator[
                 yield key, value
         if pending:
             time.sleep(PAUSE)
-
-
-def _death() -> Failure:
-    reason = f"a worker process died, {DEATHS} times of {DEATHS} (killed; out of memory?)"
-    return Failure(reason, "It left no traceback; see what it wrote to stderr.", died=True)
 
 
 def _failure(error: Exception) -> Failure:

@@ -69,7 +69,7 @@ def examine(root: str | Path = ROOT, store: str | Path | None = None, patience: 
     project. patience: seconds; a check that has not ended by then is a problem. It writes temporary files only.
     """
     root, ends, found = Path(root).resolve(), time.monotonic() + patience, []
-    store = str(os.environ.get("RSBOOK_STORE", root / "_runs") if store is None else store).removeprefix("file://")
+    store = str((os.environ.get("RSBOOK_STORE") or root / "_runs") if store is None else store).removeprefix("file://")
     checks = (python, packages, torch, data, disk, memory, records, leftovers, git, browser, node)
     threads = multiprocessing.pool.ThreadPool(len(checks))  # daemons: one that hangs does not keep us
     waiting = [threads.apply_async(_look, (check, root, store, 0.9 * patience)) for check in checks]

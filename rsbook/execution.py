@@ -43,18 +43,20 @@ class Executed:
 def execute(job, expected, root=None, store=None, timeout=None, topic=None):
     """Run the notebook of a job from its first cell to its last; returns what is `Executed`.
 
-    expected: the fingerprint that it was planned with. root: the project, None for that of this worker. store: where
-    its runs go. timeout: seconds after which its kernel is ended. topic: under which Dask is told of its progress.
+    expected: the components of the fingerprint that it was planned with, but for `records`, which others add to. root:
+    the project, None for that of this worker. store: where its runs go. timeout: seconds after which its kernel is
+    ended. topic: under which Dask is told of its progress; None in the process of the batch.
     Raises BatchError when this machine's rsbook, data or notebook are others than those that it was planned with.
     """
     root = Path(root or planning.ROOT)
-    if planning.fingerprint(job.name, job.parameters, root)["fingerprint"] != expected:
+    if planning.changes(planning.fingerprint(job.name, job.parameters, root)["components"], expected):
         raise BatchError("rsbook, its lock file, the data or the notebook are not those that it was planned with")
     started, begin = datetime.now(UTC).isoformat(timespec="seconds"), time.perf_counter()
     source = Path(root, "notebooks", f"{job.name}.ipynb")
     with tempfile.TemporaryDirectory(prefix="rsbook-") as folder:
         temporary = Path(folder, "executed.ipynb")
-        environment = {} if store is None else {"RSBOOK_STORE": str(store)}
+        environment = {"RSBOOK_WORKERS": "0"} if topic is None else {}
+        environment |= {} if store is None else {"RSBOOK_STORE": str(store)}
         run = _papermill if topic is None else _beside_other_calls
         try:
             failure, died = run(source, temporary, job, environment, timeout, *([] if topic is None else [topic]))

@@ -44,7 +44,7 @@ def is_taken(path: Path) -> bool:
     lock = FileLock(hidden, timeout=0)
     try:
         lock.acquire()
-    except Timeout:
+    except (Timeout, OSError):  # one that we may not open is somebody else's
         return True
     lock.release()
     return False

@@ -97,7 +97,8 @@ def jobs(patterns=(), given=None, root=ROOT, out=None):
 
 def job(name, parameters, root=ROOT, out=None):
     """The Job of a notebook with these parameters, which are not checked."""
-    out, failed = Path(out or Path(root, "book", "_executed")), Path(root, "_build", "failed")
+    failed = Path(out, "failed") if out else Path(root, "_build", "failed")
+    out = Path(out or Path(root, "book", "_executed"))
     return Job(name, name, parameters, out / f"{name}.ipynb", failed / f"{name}.ipynb")
 
 
@@ -110,17 +111,23 @@ def fingerprint(name, parameters, root=ROOT):
     cells = [(cell["cell_type"], "".join(cell["source"]), sorted(tags(cell))) for cell in read(name, root)["cells"]]
     code = [source for kind, source, _ in cells if kind == "code"]
     dataset = parameters.get("dataset")
-    reached = sources.of_notebook(code, dataset if isinstance(dataset, str) else None, root)
+    modules = sources.of_notebook(code, dataset if isinstance(dataset, str) else None, root)
     components = {
         "notebook": digest(cells),
         "parameters": digest(parameters),
-        "sources": digest({module: digest for module, digest in reached.items() if module not in ENGINE}),
+        "sources": digest({name: sha256 for name, sha256 in modules.items() if name not in ENGINE}),
         "data": digest(_data_hashes(name.split("/")[0], dataset, parameters.get("data_root"), root)),
         "lock": _hash(Path(root, "requirements.lock")),
     }
-    if any("runs.stored(" in source for source in code):
+    if shows_records(name, root):
         components["records"] = records(root)
     return {"fingerprint": digest(components), "components": components}
+
+
+def shows_records(name, root=ROOT):
+    """Whether a notebook shows all records that there are, whoever made them."""
+    cells = read(name, root)["cells"]
+    return any(cell["cell_type"] == "code" and "runs.stored(" in "".join(cell["source"]) for cell in cells)
 
 
 def store(root=ROOT):
@@ -190,10 +197,13 @@ def stale(name, record, root=ROOT):
         return "its notebook is gone"
     try:
         check_parameters(notebook, parameters, name)
-        whole = parameters | {"data_root": _whole(parameters.get("data_root"), root)}
-        now = fingerprint(name, whole, root)["components"]
     except BatchError:
         return "its parameters changed"
+    try:
+        whole = parameters | {"data_root": _whole(parameters.get("data_root"), root)}
+        now = fingerprint(name, whole, root)["components"]
+    except BatchError as error:  # a store that cannot be reached
+        return str(error)
     # that others would be given now makes no page stale
     changed = changes(then, {part: value for part, value in now.items() if part != "parameters"})
     return f"{', '.join(changed)} changed" if changed else None

@@ -7,12 +7,13 @@ import inspect
 import json
 import re
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from rsbook import runs
+from rsbook import runs, sources
 from rsbook.checkpoints import weights_path
 from rsbook.devices import resolve_device
 from rsbook.files import fetched, location
@@ -60,7 +61,9 @@ def replay(
 def resolve(name: str) -> Callable[..., dict[str, Any]]:
     """The function that a record names; raises ReplayError when it is not here, or does no runs."""
     module, _, function = name.rpartition(".")
-    for package in (f"rsbook.{module}", module):
+    # to import is to run: modules of rsbook, and what is imported already
+    ours = [f"rsbook.{module}"] if module != "__main__" and sources.module_path(f"rsbook.{module}") else []
+    for package in ours or [module] * (module in sys.modules):
         try:
             found = getattr(importlib.import_module(package), function)
             # a record may come from anybody: it is to call nothing else

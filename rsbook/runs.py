@@ -33,6 +33,7 @@ ROOT = Path(__file__).parents[1]
 STORE = ROOT / "_runs"
 
 WHERE = ("root", "device", "checkpoint")  # what a function is called with that is no part of a run
+ARRIVES = 10.0  # seconds until a record must be visible here
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # what a disk says that takes no more
 FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR, errno.EISDIR)  # what a folder says
 FACTS = ("function", "parameters", "data", "sources", "libraries")  # what identifies a run
@@ -86,10 +87,11 @@ def table(
     prints = [fingerprint(function, parameters, hashes=hashes, root=root) for parameters in everything]
     missing = {p: row for p, row in zip(prints, everything, strict=True) if load_record(folder, p) is None}
     if missing:
-        jobs = {p: (function, parameters, p, folder, root, device) for p, parameters in missing.items()}
-        with cluster.connect(scheduler, workers if workers is None else min(workers, len(jobs)), device) as client:
+        # by their paths: two stores on one scheduler are two runs
+        jobs = {f"{folder / p}": (function, parameters, p, folder, root, device) for p, parameters in missing.items()}
+        with cluster.connect(scheduler, workers, device, most=len(jobs)) as client:
             _run_all(client, jobs, progress)
-    return pd.DataFrame([_row(load_record(folder, p), folder, defaults) for p in prints])
+    return pd.DataFrame([_row(_arrived(folder, p), folder, defaults) for p in prints])
 
 
 def stored(
@@ -255,13 +257,23 @@ def _digest(facts: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
 
 
+def _arrived(folder: Path, fingerprint: str) -> dict[str, Any]:
+    """The record of a run that has ended; a shared folder may show what another machine wrote a little later."""
+    until = time.monotonic() + ARRIVES
+    while (record := load_record(folder, fingerprint)) is None:
+        if time.monotonic() > until:
+            raise RunError(f"{folder / fingerprint}.json is not there though its run has ended: do all workers see it?")
+        time.sleep(0.1)
+    return record
+
+
 def _row(record: Mapping[str, Any], folder: Path, defaults: Parameters) -> dict[str, Any]:
     path = str(folder / f"{record['fingerprint']}.json")
     return defaults | record["parameters"] | record["results"] | {"seconds": record["seconds"], "record": path}
 
 
 def _folder(function: Callable[..., Any], store: str | Path | None) -> Path:
-    return reached(store if store is not None else os.environ.get("RSBOOK_STORE", STORE)) / _name(function)
+    return reached(store if store is not None else os.environ.get("RSBOOK_STORE") or STORE) / _name(function)
 
 
 def _name(function: Callable[..., Any]) -> str:
@@ -324,9 +336,9 @@ def _run_all(client: Any, jobs: dict[str, Job], progress: bool) -> None:
         tqdm(total=len(jobs), unit="run", disable=not progress, mininterval=1) as bar,
     ):
         cluster.tell(f"runs 0 {len(jobs)}")
-        for fingerprint, outcome in calls:
+        for key, outcome in calls:
             if isinstance(outcome, cluster.Failure):
-                failures.append((jobs[fingerprint][1], outcome))
+                failures.append((jobs[key][1], outcome))
             bar.update()
             cluster.tell(f"runs {bar.n} {len(jobs)}")
     if failures:

@@ -81,7 +81,9 @@ def _records(store, root):
     where = planning.shown(store, root)
     try:
         found = sorted((path for path in store.glob("*/*.json") if not path.name.startswith(".")), key=str)
+        ended = {(path.parent.name, path.stem) for path in found}  # a kill may have left the checkpoint of one
         begun = [path for path in store.glob("*/*.safetensors") if not path.name.startswith(".")]
+        begun = [path for path in begun if (path.parent.name, path.stem) not in ended]
         damaged = [path for path in found if not _is_readable(path)]
     except Exception as error:  # whatever a library for some storage raises
         return f"records in {where}: cannot be counted ({type(error).__name__}); see python -m rsbook doctor"

@@ -236,6 +236,11 @@ def _write(path, rows, first=()):
     writer = csv.DictWriter(text, names, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    with replacing(path) as temporary:
-        temporary.write_text(text.getvalue(), "utf-8", newline="\n")
+    try:
+        with replacing(path) as temporary:
+            temporary.write_text(text.getvalue(), "utf-8", newline="\n")
+    except OSError as error:
+        raise BatchError(
+            f"{path} cannot be written: {error.strerror or error}; make room, or mend its folder"
+        ) from error
     return path

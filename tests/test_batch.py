@@ -232,6 +232,44 @@ def test_a_page_of_all_records_runs_again_when_there_are_others(tmp_path, monkey
     assert why_run("w/n", {}, root) is None
 
 
+def test_a_page_of_all_records_comes_last(tmp_path, monkeypatch, papermill):
+    make_root(tmp_path, w__a=notebook("a = 1", "runs.stored(f)"), w__b=notebook("a = 1"), w__c=notebook("a = 1"))
+    batch.run(root=tmp_path)
+    assert [name for name, _ in papermill.ran] == ["w/b", "w/c", "w/a"]
+
+
+def test_records_of_others_between_planning_and_execution_are_no_other_machine(tmp_path, monkeypatch, papermill):
+    make_root(tmp_path, w__a=notebook("a = 1", "runs.stored(f)"))
+    monkeypatch.delenv("RSBOOK_STORE", raising=False)
+    begin = execution.execute
+
+    def late(*given):
+        edit("_runs/f/another.json", "{}")(tmp_path)
+        return begin(*given)
+
+    monkeypatch.setattr(execution, "execute", late)
+    assert batch.run(root=tmp_path) == []
+
+
+def test_a_worker_with_other_sources_is_refused(tmp_path, monkeypatch, papermill, capsys):
+    make_root(tmp_path, w__a=notebook("a = 1", "from rsbook import mixing"))
+    begin = execution.execute
+
+    def elsewhere(*given):
+        edit("rsbook/mixing.py", "other = 1\n")(tmp_path)
+        return begin(*given)
+
+    monkeypatch.setattr(execution, "execute", elsewhere)
+    assert batch.run(root=tmp_path) == ["w/a"]
+    assert "are not those that it was planned with" in capsys.readouterr().err
+
+
+def test_no_workers_means_none_for_the_runs_of_a_notebook_either(tmp_path):
+    make_root(tmp_path, w__a=notebook("a = 1", "import os\nos.environ['RSBOOK_WORKERS']"))
+    assert batch.run(root=tmp_path, workers=0) == []
+    assert text_of(executed(tmp_path, "w/a")["cells"][2]) == "'0'"
+
+
 def test_records_that_a_page_only_writes_of_do_not_run_it_again(tmp_path, papermill):
     page = notebook("a = 1", "'runs.stored(f)'")
     page["cells"][1] = {"cell_type": "markdown", "id": "c1", "metadata": {}, "source": "`runs.stored(f)`"}

@@ -368,3 +368,55 @@ def test_a_gpu_is_looked_for_without_pytorch_where_there_is_no_driver(monkeypatc
 
 def test_a_failure_says_what_and_where():
     assert Failure("a", "b").died is False
+
+
+def test_a_cluster_that_adapts_is_asked_for_its_first_worker(monkeypatch, tmp_path):
+    from distributed import LocalCluster
+
+    made = LocalCluster(n_workers=0, threads_per_worker=1, dashboard_address=None)
+    made.adapt(minimum=0, maximum=2)
+    monkeypatch.setattr(cluster, "_cluster", lambda scheduler: made)
+    with cluster.connect("cluster.yml") as client:
+        assert dict(cluster.outcomes(client, note, {"a": (tmp_path, "a")})) == {"a": "a"}
+    assert made.status.name == "closed", "it was made for us"
+
+
+def test_a_scheduler_of_the_environment_is_looked_at_but_not_by_the_notebooks_of_a_batch(monkeypatch):
+    from distributed import LocalCluster
+
+    with LocalCluster(n_workers=1, threads_per_worker=2, processes=False, dashboard_address=None) as wide:
+        monkeypatch.setenv(cluster.ADDRESS, wide.scheduler_address)
+        with pytest.raises(ClusterError, match="more than one thread"):
+            cluster.connect().__enter__()
+        monkeypatch.setenv(cluster.CHANNEL, "99")
+        with cluster.connect() as client:
+            assert cluster.width(client) == 1
+
+
+def test_a_scheduler_that_goes_is_said(tmp_path):
+    from distributed import LocalCluster
+
+    made = LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None)
+    calls = {"a": (tmp_path, "a", "wait")}
+    with cluster.connect(made.scheduler_address) as client, closing(cluster.outcomes(client, note, calls)) as outcomes:
+        threading.Thread(target=lambda: (started(tmp_path, 1), made.close()), daemon=True).start()
+        with pytest.raises(ClusterError, match="the scheduler is gone"):
+            print(next(outcomes))
+
+
+def test_a_gpu_is_given_to_one_batch_of_a_machine(monkeypatch, tmp_path):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,7")
+    monkeypatch.setattr(cluster.tempfile, "gettempdir", lambda: str(tmp_path))
+    with cluster.connect(workers=1, device="cuda") as first:
+        assert cluster.width(first) == 1
+        with cluster.connect(device="cuda") as second:
+            calls = {"a": ("CUDA_VISIBLE_DEVICES",)}
+            assert dict(cluster.outcomes(second, os.getenv, calls)) == {"a": "7"}
+            with pytest.raises(ClusterError, match="every GPU is another batch's"):
+                cluster.connect(device="cuda").__enter__()
+    with cluster.connect(device="cuda") as client:
+        assert cluster.width(client) == 2
+
+
+def test_no_more_workers_than_are_needed():
+    assert [cluster._count(workers, "cpu", most=1) for workers in (None, 5, 0)] == [1, 1, 0]

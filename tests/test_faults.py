@@ -175,7 +175,6 @@ def receipt_page(found):
     return page
 
 
-@pytest.mark.xfail(strict=True, reason="sweeps._write lets OSError through")
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EACCES])
 def test_the_tables_of_a_sweep_that_cannot_be_written_are_said_in_a_line(disk, monkeypatch, capsys, code):
     FakePapermill().install(monkeypatch)

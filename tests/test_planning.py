@@ -297,7 +297,7 @@ def test_a_job_says_where_its_pages_go(root, tmp_path):
     assert job.failed == root / "_build" / "failed" / "v" / "other.ipynb"
     [job] = planning.jobs(["v/other"], {}, root, tmp_path / "smoke")
     assert job.target == tmp_path / "smoke" / "v" / "other.ipynb"
-    assert job.failed == root / "_build" / "failed" / "v" / "other.ipynb"
+    assert job.failed == tmp_path / "smoke" / "failed" / "v" / "other.ipynb"
     same = planning.job("v/other", {"a": 1}, root, tmp_path / "smoke")
     assert vars(same) == vars(job)
     assert len({job, same}) == 2, "a job stands for itself in the tables of a batch"

@@ -348,3 +348,13 @@ def test_a_training_in_the_smoke_preset_comes_out_bit_for_bit(store, capsys):
         assert capsys.readouterr() == ("the same results\n", "")
     assert everything(store) == before
     assert [len(json.loads(Path(path).read_text())["results"]["history"]) for path in found["record"]] == [2]
+
+
+def test_a_record_imports_nothing_but_rsbook_and_what_is_there(tmp_path, monkeypatch):
+    (tmp_path / "evil.py").write_text(f"open({str(tmp_path / 'trap')!r}, 'w')\ndef f(root, device, checkpoint): pass\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in ("evil.f", "this.s", "__main__.main", "rsbook.evil.f"):
+        with pytest.raises(replaying.ReplayError, match="which this rsbook does not have"):
+            replaying.resolve(name)
+    assert not (tmp_path / "trap").exists()
+    assert replaying.resolve("label_propagation.train").__name__ == "train"

@@ -534,6 +534,23 @@ def test_a_run_finds_its_checkpoint_again_and_leaves_none_behind(table, store):
     assert calls(store) == [1, 1]
 
 
+def test_two_stores_on_one_scheduler_are_two_runs(store, tmp_path):
+    from rsbook import cluster
+
+    with cluster.connect(workers=1) as client:
+        for name in ("one", "two"):
+            settings = {"store": tmp_path / name, "scheduler": client.scheduler.address, "progress": False}
+            assert runs.table(work, grid(1), device="cpu", **settings)["score"].tolist() == [0.125]
+    assert calls(store) == [1, 1]
+
+
+def test_a_record_that_no_worker_leaves_here_is_said(table, monkeypatch):
+    monkeypatch.setattr(runs, "ARRIVES", 0.2)
+    monkeypatch.setattr(runs, "run", lambda *given: None)
+    with pytest.raises(RunError, match=r"[0-9a-f]{32}\.json is not there though its run has ended"):
+        table(grid(1))
+
+
 # What is stored
 
 
