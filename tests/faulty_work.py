@@ -8,6 +8,7 @@ import signal
 import time
 from contextlib import contextmanager
 from pathlib import Path
+from unittest import mock
 
 from IPython.display import display
 
@@ -60,8 +61,7 @@ def trained(*, seed, epochs=EPOCHS, wait=0.1, root, device, checkpoint):
     """A small training with a checkpoint after every epoch; its weights lie beside the record."""
     from rsbook import checkpoints, training
 
-    checkpoints.SECONDS_BETWEEN_CHECKPOINTS = 0
-    with noted("run", checkpoint.stem):
+    with noted("run", checkpoint.stem), mock.patch.object(checkpoints, "SECONDS_BETWEEN_CHECKPOINTS", 0):
         behind = _epochs_behind(checkpoint)
         note("resume", checkpoint.stem, behind)
         model, task = _plane(seed), _Points(checkpoint.stem, behind, wait)
@@ -79,7 +79,7 @@ def _epochs_behind(checkpoint):
 
     try:
         return checkpoints.read(checkpoint)[0]["epoch"]
-    except (FileNotFoundError, SafetensorError):
+    except (FileNotFoundError, SafetensorError, ValueError):
         return 0
 
 

@@ -88,12 +88,14 @@ def table_of(project):
 
 
 def under_fire(folder, points, fire, say):
-    """One sweep with a fresh store, started again whenever its batch dies, until it ends; returns its project."""
+    """One sweep with a fresh store, started again whenever its batch ends by a kill, until it has ended well; returns
+    its project.
+    """
     project = Project(folder)
     sweep, watch, below = project.sweep_file(points), Watch(project), {}
     code = None
-    while code != 0:
-        batch = project.start("sweep", sweep)
+    while code != 0 and not watch.violations:
+        batch, before = project.start("sweep", sweep), sum(fire.hit.values())
         fire.batches += 1
         try:
             one_batch(batch, fire, watch, below)
@@ -102,6 +104,8 @@ def under_fire(folder, points, fire, say):
         code = batch.process.returncode
         judge(batch, code, fire, watch)
         watch.look()
+        if code != 0 and sum(fire.hit.values()) == before:
+            watch.violations.append(f"a batch failed that nothing was done to: {batch.text()[-3000:]}")
     below |= {process: time.monotonic() for one in project.batches for process, _ in one.processes()}
     until(lambda: outlived(below, fire, watch) or not below, OUTLIVES + 5)
     fire.violations += watch.violations
@@ -165,9 +169,9 @@ def soak(folder, kills, points, seed, seconds, say=print):
     moments = random.Random(seed)
     fire = Fire(rounds(kills, moments), moments, ends=started + seconds - min(LAST, 2.5 * took))
     fire.pause()
-    while fire.kinds:
+    while fire.kinds and not fire.violations:
         project = under_fire(folder / f"fire-{fire.sweeps}", points, fire, say)
-        fire.violations += compare(project, calm, table)
+        fire.violations += [] if fire.violations else compare(project, calm, table)
         begun = project.began().values()
         say(
             f"sweep {fire.sweeps}: {len(project.batches)} batches, {len(begun)} runs begun {sum(begun)} times; "

@@ -570,7 +570,7 @@ def test_never_do_more_processes_compute_than_there_are_workers(project, workers
 def test_a_sweep_under_fire_ends_as_an_undisturbed_one(tmp_path):
     """Three kinds of SIGKILL; `make soak` has 200 of them."""
     said = []
-    fire = soak.soak(tmp_path, kills=10, points=2, seed=1, seconds=80, say=said.append)
+    fire = soak.soak(tmp_path, kills=10, points=2, seed=1, seconds=60, say=said.append)
     assert fire.violations == [], said
     assert sum(fire.hit.values()) == 10
     assert fire.hit.keys() == {"batch", "worker", "kernel"}

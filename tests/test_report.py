@@ -7,7 +7,7 @@ import sys
 import pytest
 from zoo import FIRST, make_root, notebook, write
 
-from rsbook import batch, planning, report
+from rsbook import planning, report
 
 DONE = {"papermill": {"exception": None, "end_time": "2026-01-01T00:00:00"}}
 PAGE = "_executed/label_propagation/3_method"
@@ -257,8 +257,8 @@ def test_rendering_is_skipped_until_something_changes(book, jupyter_book):
 def test_a_page_that_goes_stale_is_rendered_again_and_then_left_alone(book, jupyter_book):
     """`book` has no sources: those of another tree say whether its pages are stale."""
     project = make_root(book / "project", label_propagation__3_method=notebook(FIRST))
-    source, shared = planning.read("label_propagation/3_method", project), batch.shared_hashes(project)
-    write_notebook(book, DONE | {"rsbook": {"parameters": {}, **batch.fingerprint(source, {}, shared)}})
+    made = planning.fingerprint("label_propagation/3_method", {}, project)
+    write_notebook(book, DONE | {"rsbook": {"parameters": {}, **made}})
     for calls in (1, 1):
         report.render(book, project=project)
         assert len(jupyter_book.calls) == calls

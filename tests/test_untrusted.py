@@ -46,7 +46,7 @@ def page(html_folder, tmp_path_factory):
     """A book of one notebook that was given the payload as a parameter and shows it in every way the book has."""
     root, tests = tmp_path_factory.mktemp("untrusted"), repr(str(report.ROOT / "tests"))
     write_notebook(root, "part/evil", [source.replace("TESTS", tests) for source in CELLS])
-    batch.execute("part/evil", {"word": PAYLOAD, "preset": PAYLOAD}, root)
+    assert batch.run(["part/evil"], {"word": PAYLOAD, "preset": PAYLOAD}, root, workers=0) == []
 
     vendor = html_folder.parents[1] / "book" / "assets"
     shutil.copytree(vendor, root / "book" / "assets")
@@ -75,13 +75,13 @@ def test_payloads_are_shown_and_run_nothing(name, page, chromium):
             assert "window.__hit = 1" in tab.locator("body").inner_text()
 
 
-def test_what_an_error_says_runs_nothing(chromium, tmp_path):
+def test_what_an_error_says_runs_nothing(chromium, tmp_path, capsys):
     """The notebook of a failure, as its reader sees it: papermill's banner and the error itself."""
     from nbconvert import HTMLExporter
 
     write_notebook(tmp_path, "part/fails", ['word: str = ""', "raise ValueError(word)"])
-    with pytest.raises(batch.NotebookFailed, match="ValueError"):
-        batch.execute("part/fails", {"word": PAYLOAD}, tmp_path)
+    assert batch.run(["part/fails"], {"word": PAYLOAD}, tmp_path, workers=0) == ["part/fails"]
+    assert "raised ValueError" in capsys.readouterr().err
     text, _ = HTMLExporter().from_filename(tmp_path / "_build" / "failed" / "part" / "fails.ipynb")
     shown = tmp_path / "fails.html"
     shown.write_text(text, encoding="utf-8")
