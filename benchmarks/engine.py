@@ -22,12 +22,12 @@ from rsbook import cluster, provenance
 
 RESULTS = Path(__file__).parent / "results" / "engine.csv"
 ROOT = Path(__file__).parents[1]
-PARAMETERS = "point: int = 0  # 0 …\nruns: int = 1"
+PARAMETERS = "point: int = 0  # 0 …\ncount: int = 1"
 TRAIN = """\
 from rsbook import presets, runs
 from rsbook.label_propagation import train
 training = presets.load("label_propagation", "smoke")["training"] | {"epochs": 6, "train_scenes": 512}
-grid = [{"seed": 100 * point + i} for i in range(runs)]
+grid = [{"seed": 100 * point + i} for i in range(count)]
 len(runs.table(train, grid, dataset="bluemarble", method="none", area_range=None, device="cpu", **training))"""
 
 
@@ -85,7 +85,7 @@ def workers(folder: Path, arguments: argparse.Namespace) -> list[dict]:
     make_project(folder, ["n"], [TRAIN])
     points = arguments.runs // 4
     (folder / "s.yml").write_text(
-        json.dumps({"notebook": "w/n", "parameters": {"runs": 4}, "grid": {"point": list(range(points))}})
+        json.dumps({"notebook": "w/n", "parameters": {"count": 4}, "grid": {"point": list(range(points))}})
     )
     seconds = {1: [], 2: []}
     for repeat in range(arguments.repeats):
