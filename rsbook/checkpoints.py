@@ -63,7 +63,7 @@ class Checkpoint:
     One file, so that a kill at any moment leaves the older state or the newer one, never a mixture.
     """
 
-    def __init__(self, path: Path | None, settings: dict[str, Any], watch: str) -> None:
+    def __init__(self, path: Path | None, settings: dict[str, Any], watch: str | None) -> None:
         # anew, as a connection to object storage does not outlive the fork that made this process
         self.path = None if path is None else location(str(path))
         self.settings, self.watch = settings, watch
@@ -72,9 +72,9 @@ class Checkpoint:
         self.saved = time.monotonic()
 
     def add(self, row: dict[str, Any], model: nn.Module) -> None:
-        """Append a row to the history and keep the weights if it is the best so far."""
+        """Append a row to the history and keep the weights if it is the best so far, or if nothing is watched."""
         self.history.append(row)
-        if all(row[self.watch] > earlier[self.watch] for earlier in self.history[:-1]):
+        if self.watch is None or all(row[self.watch] > earlier[self.watch] for earlier in self.history[:-1]):
             self.best = copy(model.state_dict())
 
     def save(self, epoch: int, model: nn.Module, optimiser: torch.optim.Optimizer) -> None:

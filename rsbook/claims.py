@@ -65,7 +65,9 @@ def verdict_within(bound: float) -> Callable[[pd.Series], str]:
     return judge
 
 
-def claims_table(frame: pd.DataFrame, where: str) -> figures.Html:
+def claims_table(
+    frame: pd.DataFrame, where: str, measure: str = "points of mAP macro (micro where said)"
+) -> figures.Html:
     """The claims in the book's table style; each is also left for the part page and, all of them with their facts, for
     the claims page (rsbook/pages.py).
     """
@@ -78,9 +80,8 @@ def claims_table(frame: pd.DataFrame, where: str) -> figures.Html:
         shown,
         name="claims",
         published=["paper"],
-        caption="Claims: points of mAP macro (micro where said), mean ± standard deviation over n seeds; "
-        f"{where}. A claim about several cases is as good as its worst."
-        + (" The difference is ours less the paper's." if "difference" in shown else ""),
+        caption=f"Claims: {measure}, mean ± standard deviation over n seeds; {where}. A claim about several cases is "
+        "as good as its worst." + (" The difference is ours less the paper's." if "difference" in shown else ""),
     )
     facts = {"rsbook": "claims", "where": where, "rows": json.loads(frame.to_json(orient="records"))}
     return dataclasses.replace(table, data=facts)
@@ -92,15 +93,15 @@ def reliable_maps(runs: pd.DataFrame, preset: str) -> pd.DataFrame:
     micro, paper_micro = "map_micro", published.table("label_propagation/table_v").set_index("method")["map_micro"]
     over_others = {t: scores(runs, LP, LARGE) - scores(runs, LP, t) for t in ranges if t != LARGE}
     growth = gains(runs, LP, PLAIN, LARGE) - gains(runs, LP, PLAIN, SMALL)
-    return _frame(
+    return collect(
         [
-            _claim(
+            state(
                 "1",
                 "Label propagation is above CutMix w/o LP for every box range",
                 {text: gains(runs, LP, PLAIN, text) for text in ranges},
                 {text: published_gain(text) for text in ranges},
             ),
-            _claim(
+            state(
                 "1_micro",
                 "Label propagation is above CutMix w/o LP, in mAP micro",
                 {LARGE: gains(runs, LP, PLAIN, LARGE, micro)},
@@ -108,14 +109,14 @@ def reliable_maps(runs: pd.DataFrame, preset: str) -> pd.DataFrame:
                 {LARGE: paper_micro[LP] - paper_micro[PLAIN]},
                 metric=micro,
             ),
-            _claim(
+            state(
                 "4",
                 "CutMix w/o LP is above no augmentation",
                 {LARGE: scores(runs, PLAIN, LARGE) - scores(runs, NONE)},
                 "{}",
                 {LARGE: published_score(PLAIN, LARGE) - published_score(NONE)},
             ),
-            _claim(
+            state(
                 "4_micro",
                 "CutMix w/o LP is above no augmentation, in mAP micro",
                 {LARGE: scores(runs, PLAIN, LARGE, micro) - scores(runs, NONE, metric=micro)},
@@ -123,13 +124,13 @@ def reliable_maps(runs: pd.DataFrame, preset: str) -> pd.DataFrame:
                 {LARGE: paper_micro[PLAIN] - paper_micro[NONE]},
                 metric=micro,
             ),
-            _claim(
+            state(
                 "2",
                 "Label propagation scores best with boxes of 0.3–0.7: its lead over the other ranges",
                 over_others,
                 f"{published_score(LP, LARGE):.2f}, the highest of five",
             ),
-            _claim(
+            state(
                 "3",
                 "The larger the boxes, the larger the gain: by how much it grows from 0.1–0.3 to 0.3–0.7",
                 {"": growth},
@@ -163,8 +164,8 @@ def map_noise(runs: pd.DataFrame, kind: str, preset: str) -> pd.DataFrame:
         theirs = f"no number; {words}"
     above = "label propagation stays above CutMix w/o LP"
     rows = [
-        _claim(f"5_{kind}", f"With noise of {level_text(strongest)}, {above}", {"": lead[strongest]}, theirs, known),
-        _claim(
+        state(f"5_{kind}", f"With noise of {level_text(strongest)}, {above}", {"": lead[strongest]}, theirs, known),
+        state(
             f"5_{kind}_micro",
             f"With noise of {level_text(strongest)}, {above}, in mAP micro",
             {"": noise_lead(runs, kind, strongest, "map_micro")},
@@ -174,17 +175,17 @@ def map_noise(runs: pd.DataFrame, kind: str, preset: str) -> pd.DataFrame:
     ]
     if weaker:
         rows.append(
-            _claim("", f"So it does with weaker noise: {above}", {level_text(x): lead[x] for x in weaker}, words)
+            state("", f"So it does with weaker noise: {above}", {level_text(x): lead[x] for x in weaker}, words)
         )
         first = next((x for x in levels if x[0] == strongest[0]), levels[0])
         first = first if first != strongest else levels[0]
         growth = f"Noise of {level_text(strongest)} costs more than {level_text(first)}"
-        rows.append(_claim("", growth, {"": cost[strongest] - cost[first]}, words))
+        rows.append(state("", growth, {"": cost[strongest] - cost[first]}, words))
     if "change_to_clean_maps" in numbers:
         bound = numbers["change_to_clean_maps"][1]
         change = f"Noise of {level_text(strongest)} changes the score by at most {bound} points (mean ± standard error)"
-        rows.append(_claim("", change, {"": -cost[strongest]}, f"at most {bound}", judge=verdict_within(bound)))
-    return _frame(rows, preset)
+        rows.append(state("", change, {"": -cost[strongest]}, f"at most {bound}", judge=verdict_within(bound)))
+    return collect(rows, preset)
 
 
 def costliest_noise(runs: pd.DataFrame, kinds: Sequence[str], preset: str) -> pd.DataFrame:
@@ -196,7 +197,7 @@ def costliest_noise(runs: pd.DataFrame, kinds: Sequence[str], preset: str) -> pd
     others = pd.concat([cost for kind, cost in costs.items() if kind != "dilation_erosion"], axis=1)
     others = others.max(axis=1, skipna=False)
     claim = "Segments too large or too small cost most, of the five kinds that leave the labels as they are"
-    return _frame([_claim("5_order", claim, {"": costs["dilation_erosion"] - others}, "the lowest curve")], preset)
+    return collect([state("5_order", claim, {"": costs["dilation_erosion"] - others}, "the lowest curve")], preset)
 
 
 def thematic_product(runs: pd.DataFrame, preset: str, maps: str) -> pd.DataFrame:
@@ -204,13 +205,13 @@ def thematic_product(runs: pd.DataFrame, preset: str, maps: str) -> pd.DataFrame
     ranges = _ranges(runs[runs["method"] == LP])
     table = "label_propagation/table_iii"
     rows = [
-        _claim(
+        state(
             "6",
             "Explanation masks do better than the thematic product as a map",
             {text: scores(runs, XAI, text) - scores(runs, LP, text, maps=maps) for text in ranges},
             {text: published_gain(text, XAI, LP, table) for text in ranges},
         ),
-        _claim(
+        state(
             "6_micro",
             "Explanation masks do better than the thematic product as a map, in mAP micro",
             {
@@ -220,14 +221,14 @@ def thematic_product(runs: pd.DataFrame, preset: str, maps: str) -> pd.DataFrame
             "not printed",
             metric="map_micro",
         ),
-        _claim(
+        state(
             "",
             "Label propagation from the thematic product is above CutMix w/o LP",
             {text: scores(runs, LP, text, maps=maps) - scores(runs, PLAIN, text) for text in ranges},
             {text: published_gain(text, LP, PLAIN, table) for text in ranges},
         ),
     ]
-    return _frame(rows, preset)
+    return collect(rows, preset)
 
 
 def explanation_masks(runs: pd.DataFrame, preset: str) -> pd.DataFrame:
@@ -235,7 +236,7 @@ def explanation_masks(runs: pd.DataFrame, preset: str) -> pd.DataFrame:
     ranges = _ranges(runs[runs["method"] == XAI])
     micro = published.table("label_propagation/table_v").set_index("method")["map_micro"]
     rows = [
-        _claim(
+        state(
             f"9{suffix}",
             f"Label propagation from explanation masks is above CutMix w/o LP{where}",
             {text: gains(runs, XAI, PLAIN, text, metric) for text in ranges},
@@ -252,13 +253,13 @@ def explanation_masks(runs: pd.DataFrame, preset: str) -> pd.DataFrame:
             ),
         )
     ]
-    reference = _claim(
+    reference = state(
         "10",
         "Reliable maps do better than explanation masks",
         {text: gains(runs, LP, XAI, text) for text in ranges},
         {text: published_gain(text, LP, XAI) for text in ranges},
     )
-    return _frame([*rows, reference] if LP in set(runs["method"]) else rows, preset)
+    return collect([*rows, reference] if LP in set(runs["method"]) else rows, preset)
 
 
 def pretraining_quality(runs: pd.DataFrame, preset: str) -> pd.DataFrame:
@@ -280,11 +281,11 @@ def pretraining_quality(runs: pd.DataFrame, preset: str) -> pd.DataFrame:
     }
     best = scores(runs, XAI, LARGE, stage_one_epochs=0)
     claim = "Masks of a network trained for a few epochs lift the second network above no augmentation"
-    return _frame(
+    return collect(
         [
-            _claim("7", claim, cases, "already with masks of a network of about 30 % mAP"),
-            _claim("7_micro", f"{claim}, in mAP micro", micro, "not printed", metric="map_micro"),
-            _claim(
+            state("7", claim, cases, "already with masks of a network of about 30 % mAP"),
+            state("7_micro", f"{claim}, in mAP micro", micro, "not printed", metric="map_micro"),
+            state(
                 "",
                 "The better the first network, the better the second: the whole training against the shortest",
                 {"": best - scores(runs, XAI, LARGE, stage_one_epochs=epochs[0])},
@@ -311,8 +312,8 @@ def other_augmentations(runs: pd.DataFrame, preset: str) -> pd.DataFrame:
             text = f"{figures.METHOD_NAMES[method]} is above each other augmentation"
             number = {LP: "8", XAI: "8_xai"}[method] + ("_micro" if metric == "map_micro" else "")
             text += ", in mAP micro" if "micro" in metric else ""
-            rows.append(_claim(number, text, lead, theirs, metric=metric))
-    return _frame(rows, preset)
+            rows.append(state(number, text, lead, theirs, metric=metric))
+    return collect(rows, preset)
 
 
 def beyond_the_paper(runs: pd.DataFrame, rare: Sequence[int], preset: str) -> pd.DataFrame:
@@ -339,16 +340,17 @@ def beyond_the_paper(runs: pd.DataFrame, rare: Sequence[int], preset: str) -> pd
     rows = []
     for key, claim, new, old, metric in cases:
         lead = scores(runs, new, LARGE, metric) - scores(runs, old, LARGE, metric)
-        rows.append(_claim(f"beyond_{key}", claim, {"": lead}, "", metric=metric))
-    return _frame(rows, preset).drop(columns=["paper", "difference"])
+        rows.append(state(f"beyond_{key}", claim, {"": lead}, "", metric=metric))
+    return collect(rows, preset).drop(columns=["paper", "difference"])
 
 
-def _frame(rows: list[dict[str, str]], preset: str) -> pd.DataFrame:
+def collect(rows: list[dict[str, str]], preset: str) -> pd.DataFrame:
+    """Claims, rows of `state`, as a table; in the smoke preset, whose numbers mean nothing, all are open."""
     frame = pd.DataFrame(rows)
     return frame.assign(verdict=OPEN) if preset == "smoke" else frame
 
 
-def _claim(
+def state(
     number: str,
     claim: str,
     differences: Differences,

@@ -283,9 +283,10 @@ def _data(arguments, root):
 def _list(arguments):
     from rsbook import preparing, scenes
 
+    width = max(map(len, scenes.ARCHIVES))
     for name, facts in preparing.catalogue().items():
         folder = scenes.location(name, arguments.root)
-        here = f"{name:<12} {preparing.state(folder):<11} {facts['size']:>7}"
+        here = f"{name:<{width}} {preparing.state(folder):<11} {facts['size']:>7}"
         print(f"{here}  {facts['what']} · {facts['licence']} · {folder}")
     return 0
 

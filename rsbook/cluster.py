@@ -166,7 +166,10 @@ def _local(gpus: Sequence[str | None]) -> Any:
     # Dask would count the death of a worker for all calls that wait there: we count for those that were begun
     scheduler = {**only_here, "allowed_failures": 0}
     # it would also give up for good a worker that takes 15 seconds to begin anew, and leave us without any
-    dask.config.set({"distributed.deploy.lost-worker-timeout": "1 day"})
+    # and have glibc give back what is freed at once: with PyTorch's tensors half of the time went to page faults
+    environment = dask.config.get("distributed.nanny.pre-spawn-environ")
+    kept = {name: value for name, value in environment.items() if name != "MALLOC_TRIM_THRESHOLD_"}
+    dask.config.set({"distributed.deploy.lost-worker-timeout": "1 day", "distributed.nanny.pre-spawn-environ": kept})
     try:
         return SpecCluster(workers, {"cls": Scheduler, "options": scheduler}, **quiet)
     except RuntimeError as error:

@@ -188,17 +188,19 @@ def data(root: Path, *_: Any) -> Iterator[Finding]:
 
     for name in scenes.ARCHIVES:
         folder, embedded = root / "data" / name, name not in preparing.PREPARED
-        cure = f"git checkout -- data/{name}" if embedded else f"python -m rsbook data prepare {name}"
-        stage, bad, sums = "ready" if embedded else preparing.state(folder), [], {}
+        stage, bad, sums = "ready" if embedded else preparing.state(folder), {}, {}  # bad: the folder of each file
         try:
             sums = scenes.listed(folder) if stage == "ready" else {}
         except (OSError, scenes.DataError):
-            bad = ["SHA256SUMS"]
+            bad["SHA256SUMS"] = name
         for file, expected in sums.items():
-            if not (folder / file).is_file() or (embedded and scenes.sha256(folder / file) != expected):
-                bad.append(file)
+            path = scenes.place(folder, file)
+            if not path.is_file() or (embedded and scenes.sha256(path) != expected):
+                bad[file] = path.parent.name
+        committed = " ".join(f"data/{one}" for one in sorted(set(bad.values())))
+        cure = f"git checkout -- {committed}" if embedded else f"python -m rsbook data prepare {name}"
         use = ", as SHA256SUMS says" if embedded else f", needed only for --preset full -p dataset={name}"
-        said = f"missing or damaged: {_few(bad)}" if bad else f"{stage}{use}"
+        said = f"missing or damaged: {_few(list(bad))}" if bad else f"{stage}{use}"
         state = "problem" if bad else "fine" if stage in ("ready", "not here") else "warning"
         yield Finding(f"data {name}", state, said, cure)
 

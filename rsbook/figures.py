@@ -70,6 +70,19 @@ CLASS_COLOURS = {
     "Coastal wetlands": "#CCCCFF",
     "Inland waters": "#80F2E6",
     "Marine waters": "#E6F2FF",
+    # SSL4EO-S12: Dynamic World's own palette, but for water, which is that of all archives
+    "trees": "#397D49",
+    "grass": "#88B053",
+    "flooded vegetation": "#7A87C6",
+    "crops": "#E49635",
+    "shrub & scrub": "#DFC35A",
+    "built": "#C4281B",
+    "bare": "#A59B8F",
+    "snow & ice": "#B39FE1",
+    # DFC2020, where it has other words for the same
+    "shrubland": "#DFC35A",
+    "wetland": "#7A87C6",
+    "cropland": "#E49635",
 }
 METHOD_NAMES = {
     "none": "no augmentation",

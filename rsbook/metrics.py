@@ -1,10 +1,10 @@
-"""Average precision for multi-labels, through torchmetrics (exact, not binned)."""
+"""What is scored, through torchmetrics: average precision for multi-labels (exact, not binned), accuracies of maps."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torchmetrics.functional.classification import binary_average_precision
+from torchmetrics.functional.classification import binary_average_precision, multiclass_confusion_matrix
 
 
 def average_precision(scores: Tensor, labels: Tensor) -> Tensor:
@@ -41,6 +41,40 @@ def map_micro(scores: Tensor, labels: Tensor) -> float:
     if not labels.any():
         raise ValueError("labels: no class has a positive, so the mean average precision is not defined")
     return binary_average_precision(scores.flatten(), labels.flatten().long()).item()
+
+
+def confusion_matrix(predictions: Tensor, maps: Tensor, num_classes: int) -> Tensor:
+    """Pixels (L,L) int64 by their class in the maps (row) and in the predictions (column), both of one shape.
+
+    Classes are integers 0 … num_classes − 1; what a map holds below zero is no class and not counted. Matrices of the
+    parts of a data set add up to that of the whole. Raises ValueError when shapes differ.
+    """
+    if predictions.shape != maps.shape:
+        raise ValueError(f"predictions {tuple(predictions.shape)} and maps {tuple(maps.shape)} differ in shape")
+    known = torch.where(maps < 0, -1, maps)
+    return multiclass_confusion_matrix(predictions, known, num_classes, ignore_index=-1, validate_args=False)
+
+
+def accuracies(confusion: Tensor) -> dict[str, float]:
+    """Overall accuracy `oa`, mean recall of the classes `aa`, mean IoU `miou` and mean F1 `f1`, in 0 … 1.
+
+    confusion: (L,L) as `confusion_matrix` counts. A class without a pixel in the maps is left out of all means, as its
+    recall is not defined. Raises ValueError for a matrix without a pixel.
+    """
+    pixels = confusion.double()
+    if not pixels.sum():
+        raise ValueError("confusion: no pixel was counted, so there is no accuracy")
+    right, in_map, named = pixels.diagonal(), pixels.sum(dim=1), pixels.sum(dim=0)
+    there = in_map > 0
+    means = {"aa": right / in_map, "miou": right / (in_map + named - right), "f1": 2 * right / (in_map + named)}
+    return {"oa": (right.sum() / pixels.sum()).item()} | {name: v[there].mean().item() for name, v in means.items()}
+
+
+def class_iou(confusion: Tensor) -> list[float | None]:
+    """The IoU of each class, in 0 … 1, of pixels (L,L) as `confusion_matrix` counts; None where there is no pixel."""
+    both = confusion.diagonal()
+    either = confusion.sum(dim=0) + confusion.sum(dim=1) - both
+    return [i / u if u else None for i, u in zip(both.tolist(), either.tolist(), strict=True)]
 
 
 def _check(scores: Tensor, labels: Tensor) -> None:

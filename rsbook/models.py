@@ -1,15 +1,22 @@
-"""Networks by name, from timm."""
+"""Networks by name: classifiers from timm, encoders and decoders of segmentation networks from
+segmentation-models-pytorch.
+"""
 
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import timm
 import torch
 from timm.models.resnet import BasicBlock, ResNet
-from torch import Generator, nn
+from torch import Generator, Tensor, nn
 
 NARROW = "narrow_resnet"
+FUSIONS = ("mid", "late")
+UNET_WIDTHS = (256, 128, 64, 32, 16)  # of the decoder, from its coarsest block on
+NARROW_WIDTHS = (32, 16)  # and a head that doubles the size: a third of the time of a block at full size
 
 
 def classifier(
@@ -22,15 +29,9 @@ def classifier(
     each of the last feature map, where the network lets them be chosen (timm's ResNets: 8, 16 or 32); None for its own.
     Raises ValueError for an unknown name, and when there is no band or no class.
     """
-    known = [NARROW, *timm.list_models()]
-    if name not in known:
-        near = ", ".join(difflib.get_close_matches(name, known, 5)) or "none, see timm.list_models()"
-        raise ValueError(f"network={name!r}: neither {NARROW!r} nor a model of timm; near: {near}")
-    if bands < 1 or classes < 1:
-        raise ValueError(f"bands={bands}, classes={classes}: expected at least one of each")
-    seed = int(torch.randint(2**31, (), generator=generator, device=generator.device))
-    with torch.random.fork_rng(devices=[]):  # timm draws its weights from the global generator
-        torch.default_generator.manual_seed(seed)
+    _check_name(name, timm.list_models(), "a model of timm", "timm.list_models()")
+    _check_sizes(bands, classes)
+    with _drawn_from(generator):
         if name == NARROW:
             if output_stride not in (None, 8):
                 raise ValueError(f"output_stride={output_stride}: that of {NARROW} is 8")
@@ -42,6 +43,133 @@ def classifier(
             if not stride:
                 raise
             raise ValueError(f"output_stride={output_stride}: {name} does not have it; leave it out") from error
+
+
+class Unets(nn.Module):
+    """U-Nets side by side, one a modality: images (B,C,H,W) float32 of all bands → logits (M,B,classes,H,W).
+
+    With middle fusion they share one decoder and head, with late fusion each has its own; nothing else joins them
+    (CromSS, section on networks). encoders: one a modality, whose weights can be kept on their own.
+    """
+
+    def __init__(self, encoders: Sequence[nn.Module], decoders: Sequence[nn.Module], bands: Sequence[Sequence[int]]):
+        super().__init__()
+        self.encoders, self.decoders, self.bands = nn.ModuleList(encoders), nn.ModuleList(decoders), bands
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (M,B,classes,H,W) of images (B,C,H,W)."""
+        found = []
+        for i, (encoder, bands) in enumerate(zip(self.encoders, self.bands, strict=True)):
+            own = images[:, bands].contiguous(memory_format=torch.channels_last)
+            found.append(self.decoders[i % len(self.decoders)](encoder(own)))
+        return torch.stack(found)
+
+
+def unets(name: str, bands: Sequence[Sequence[int]], classes: int, generator: Generator, fusion: str = "late") -> Unets:
+    """Randomly initialised U-Nets for modalities with these bands each (one modality: a plain U-Net).
+
+    name: any encoder of segmentation-models-pytorch ("resnet50" is the paper's, five stages deep), or "narrow_resnet"
+    for images of 32×32 pixels on a CPU (three stages) · fusion: "mid" or "late". Raises ValueError for an unknown
+    name or fusion, and when there is no band or no class.
+    """
+    from segmentation_models_pytorch.base import SegmentationHead
+    from segmentation_models_pytorch.base.initialization import initialize_decoder, initialize_head
+    from segmentation_models_pytorch.decoders.unet.decoder import UnetDecoder
+
+    if fusion not in FUSIONS:
+        raise ValueError(f"fusion={fusion!r}: expected one of {', '.join(FUSIONS)}")
+    widths, enlarged = (NARROW_WIDTHS, 2) if name == NARROW else (UNET_WIDTHS, 1)
+    encoders = [encoder(name, len(own), generator) for own in bands]
+    _check_sizes(len(bands), classes)
+    decoders = []
+    with _drawn_from(generator):
+        for one in encoders if fusion == "late" else encoders[:1]:
+            decoder = UnetDecoder(one.out_channels, widths, n_blocks=len(widths))
+            head = SegmentationHead(widths[-1], classes, upsampling=enlarged)
+            initialize_decoder(decoder)
+            initialize_head(head)
+            decoders.append(nn.Sequential(decoder, head))
+    return Unets(encoders, decoders, [list(own) for own in bands])
+
+
+class PspNet(nn.Module):
+    """A PSPNet on the first stages of an encoder: images (B,bands,H,W) float32 → logits (B,classes,H,W).
+
+    frozen: the encoder's weights get no gradient. Its batch normalisation still adapts to the batches, as in the
+    authors' code, unless `fixed_statistics`.
+    """
+
+    def __init__(self, encoder: nn.Module, decoder: nn.Module, head: nn.Module, frozen: bool, fixed_statistics: bool):
+        super().__init__()
+        self.encoder, self.decoder, self.head = encoder, decoder, head
+        self.fixed_statistics = fixed_statistics
+        encoder.requires_grad_(not frozen)
+
+    def train(self, mode: bool = True) -> PspNet:
+        """Training mode, in which the statistics of a frozen encoder may stay as they are."""
+        super().train(mode)
+        if self.fixed_statistics:
+            self.encoder.eval()
+        return self
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (B,classes,H,W) of images (B,bands,H,W)."""
+        return self.head(self.decoder(self.encoder(images)))
+
+
+def pspnet(
+    encoder: nn.Module,
+    width: int,
+    classes: int,
+    generator: Generator,
+    *,
+    frozen: bool = False,
+    fixed_statistics: bool = False,
+) -> PspNet:
+    """A PSPNet with a fresh decoder, `width` channels wide, on an encoder that `encoder` made with depth 3 (or 2 for
+    "narrow_resnet"): pools of 1, 2, 3 and 6 bins, dropout 0.2, logits enlarged to the image.
+    """
+    from segmentation_models_pytorch.base import SegmentationHead
+    from segmentation_models_pytorch.base.initialization import initialize_decoder, initialize_head
+    from segmentation_models_pytorch.decoders.pspnet.decoder import PSPDecoder
+
+    with _drawn_from(generator):
+        decoder = PSPDecoder(encoder.out_channels, out_channels=width, dropout=0.2)
+        head = SegmentationHead(width, classes, upsampling=2 ** (len(encoder.out_channels) - 1))
+        initialize_decoder(decoder)
+        initialize_head(head)
+    return PspNet(encoder, decoder, head, frozen, fixed_statistics)
+
+
+def encoder(name: str, bands: int, generator: Generator, depth: int | None = None) -> nn.Module:
+    """A randomly initialised encoder: images (B,bands,H,W) float32 → the image and its feature maps, each half as large
+    as the one before; their channels are `out_channels`.
+
+    depth: how many feature maps; None for all. Whatever the depth, the weights have the same names and sizes. Raises
+    ValueError as `unets` does.
+    """
+    from segmentation_models_pytorch.encoders import get_encoder, get_encoder_names
+
+    _check_name(name, get_encoder_names(), "an encoder of segmentation-models-pytorch", "its encoders")
+    _check_sizes(bands, 1)
+    with _drawn_from(generator):
+        if name == NARROW:
+            return _NarrowEncoder(bands, 3 if depth is None else depth)
+        return get_encoder(name, in_channels=bands, depth=5 if depth is None else depth, weights=None)
+
+
+class _NarrowEncoder(nn.Module):
+    def __init__(self, bands: int, depth: int):
+        super().__init__()
+        self.network = _narrow_resnet(bands, 0)
+        self.out_channels = [bands, 16, 32, 64][: depth + 1]
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        network = self.network
+        features = [images, network.layer1(network.act1(network.bn1(network.conv1(images))))]
+        for stage in (network.layer2, network.layer3)[: len(self.out_channels) - 2]:
+            features.append(stage(features[-1]))
+        return features
 
 
 def _narrow_resnet(bands: int, classes: int) -> nn.Module:
@@ -62,3 +190,23 @@ def _narrow_resnet(bands: int, classes: int) -> nn.Module:
     network.maxpool = nn.Identity()
     network.layer4 = nn.Identity()  # timm's forward pass names four stages
     return network
+
+
+def _check_name(name: str, others: Sequence[str], what: str, where: str) -> None:
+    if name != NARROW and name not in others:
+        near = ", ".join(difflib.get_close_matches(name, [NARROW, *others], 5)) or f"none, see {where}"
+        raise ValueError(f"network={name!r}: neither {NARROW!r} nor {what}; near: {near}")
+
+
+def _check_sizes(bands: int, classes: int) -> None:
+    if bands < 1 or classes < 1:
+        raise ValueError(f"bands={bands}, classes={classes}: expected at least one of each")
+
+
+@contextmanager
+def _drawn_from(generator: Generator) -> Iterator[None]:
+    """Networks draw their weights from the global generator: it is seeded, and then put back."""
+    seed = int(torch.randint(2**31, (), generator=generator, device=generator.device))
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        yield

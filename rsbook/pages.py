@@ -22,7 +22,7 @@ from rsbook.provenance import duration
 FRESH, STALE, MISSING, UNKNOWN = "fresh", "stale", "missing", "unknown"
 FOLDER = "_generated"  # of book/
 BADGES = "badges.json"  # for rsbook/sphinx_pages.py
-METRICS = METRIC_NAMES | {"rare": "mean AP of the rare classes"}
+METRICS = METRIC_NAMES | {"rare": "mean AP of the rare classes", "miou": "mean IoU", "auroc": "AUROC"}
 
 STATUS = """\
 # What is up to date

@@ -33,7 +33,7 @@ from rsbook.archives.prepared import Source
 from rsbook.files import replacing
 from rsbook.scenes import DataError
 
-PREPARED = scenes.ARCHIVES[1:]  # all but the one that comes with the repository
+PREPARED = scenes.ARCHIVES[len(scenes.EMBEDDED) :]  # all but those that come with the repository
 WORK = ".preparing"
 JOURNAL = "journal.jsonl"
 SLACK = 2**24  # bytes for what is not an array
@@ -100,7 +100,7 @@ def state(folder: Path) -> str:
 def check(folder: Path, progress: bool = True) -> tuple[int, int]:
     """Hash every file of an archive; how many there are and their bytes. Raises DataError for a damaged one."""
     scenes.checksum(folder.name, folder.parent)  # says how to get an archive that is not there
-    paths = [path for name in scenes.listed(folder) if (path := folder / name).is_file()]
+    paths = [path for name in scenes.listed(folder) if (path := scenes.place(folder, name)).is_file()]
     total = sum(path.stat().st_size for path in paths)
     with _bytes_bar("checking", total, progress) as bar:
         scenes.verify(folder, everything=True, advance=bar.update)
@@ -230,9 +230,9 @@ def _write_tables(source: Source, work: Path, done: Done) -> None:
     labels, splits = np.load(work / "labels.npy", mmap_mode="r", allow_pickle=False), np.array(source.splits)
     counted = {split: labels[splits == split].sum(axis=0).tolist() for split in scenes.SPLITS}
     mean, std = _moments(source, done)
-    names = ("name", "version", "classes", "bands", "rgb", "min_pixels", "size", "dtype", "has_positions")
+    names = ("name", "version", "classes", "bands", "rgb", "modalities", "seasons", "min_pixels", "size", "dtype")
     manifest = {
-        **{name: getattr(source, name) for name in names},
+        **{name: getattr(source, name) for name in (*names, "has_positions")},
         "scenes": {split: source.splits.count(split) for split in scenes.SPLITS},
         "scenes_of_class": {split: dict(zip(source.classes, n, strict=True)) for split, n in counted.items()},
         "mean": mean,

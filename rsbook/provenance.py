@@ -16,7 +16,7 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 LIBRARIES = (  # those that can change a number
     *("torch", "torchvision", "timm", "torchmetrics", "lightning-fabric", "numpy", "rasterio"),
-    *("scipy", "scikit-image", "scikit-learn", "kornia", "captum"),
+    *("scipy", "scikit-image", "scikit-learn", "kornia", "captum", "segmentation-models-pytorch"),
 )
 
 

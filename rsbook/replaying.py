@@ -84,25 +84,30 @@ def _again(
     except TypeError as error:
         why = f"{record['function']} takes other parameters here ({error}): check out the commit of the record"
         raise ReplayError(why) from error
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as store:
+        folder = Path(store, record["function"])
+        folder.mkdir()
         try:
             here = runs.facts(function, parameters, root)
-            for weights in _weights(parameters, path.parent):  # of earlier runs, which this one begins with
-                copy = weights_path(Path(folder), weights)
-                copy.parent.mkdir(exist_ok=True)
-                with fetched(weights_path(path.parent, weights)) as kept:
+            for own, weights in _weights(parameters, path.parent):  # of earlier runs, which this one begins with
+                copy = weights_path(folder if own == path.parent else Path(store, own.name), weights)
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                with fetched(weights_path(own, weights)) as kept:
                     shutil.copyfile(kept, copy)
-            runs.do(function, here, made := Path(folder, path.name), root, resolve_device(device))
+            runs.do(function, here, made := folder / path.name, root, resolve_device(device))
         except Exception as error:  # the function's own: whatever it raises
-            why = " ".join(str(error).replace(folder, str(path.parent)).split())
+            why = " ".join(str(error).replace(str(folder), str(path.parent)).split())
             raise ReplayError(f"the run fails here: {type(error).__name__}: {why}") from error
         return json.loads(made.read_text("utf-8")), here
 
 
-def _weights(parameters: dict[str, Any], folder: Path) -> Iterator[str]:
+def _weights(parameters: dict[str, Any], folder: Path) -> Iterator[tuple[Path, str]]:
+    """The names of weights among the parameters, and in which folder of the store each lies: the record's own first."""
     for value in parameters.values():
-        if isinstance(value, str) and re.fullmatch("[0-9a-f]{32}", value) and weights_path(folder, value).is_file():
-            yield value
+        if isinstance(value, str) and re.fullmatch("[0-9a-f]{32}", value):
+            others = sorted(path.parents[1] for path in folder.parent.glob(f"*.*/weights/{value}.safetensors"))
+            found = [own for own in [folder, *others] if weights_path(own, value).is_file()]
+            yield from ((own, value) for own in found[:1])
 
 
 def _differ(then: Any, now: Any) -> list[str]:

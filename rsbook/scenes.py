@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import hashlib
 import importlib
 import json
 import re
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,8 @@ if TYPE_CHECKING:  # PyTorch takes seconds to import: listing and preparing arch
     from torch import Tensor
 
 DATA = Path(__file__).parents[1] / "data"
-ARCHIVES = ("bluemarble", "deepglobe", "bigearthnet", "treesatai")
+EMBEDDED = ("bluemarble", "bluemarble_vegetation")  # these come with the repository
+ARCHIVES = (*EMBEDDED, "deepglobe", "bigearthnet", "treesatai", "ssl4eo", "dfc2020")
 SPLITS = ("train", "val", "test")
 LARGE = 64 * 2**20  # bytes: a larger file is hashed again only after its size or time has changed
 STAMP = ".verified.json"
@@ -36,7 +38,8 @@ class Scenes:
     images (N,C,H,W) integers as the archive stores them · labels (N,L) bool · positions (N,H,W) int32 bit masks or
     None · splits: indices (n,) int64 into N for "train", "val" and "test" · mean, std (C,) of the training images, in
     the images' units · min_pixels: a class is in the label when more pixels than this carry it · rgb: which bands are
-    red, green and blue.
+    red, green and blue · modalities: which bands each sensor or product has, by its name; empty where there is one ·
+    seasons: how many scenes in a row show the same place, each at another time of the year.
     Raises ValueError when the shapes do not fit together.
     """
 
@@ -51,6 +54,8 @@ class Scenes:
     min_pixels: int
     checksum: str
     rgb: tuple[int, int, int] = (0, 1, 2)
+    modalities: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    seasons: int = 1
 
     def __post_init__(self) -> None:
         if self.images.ndim != 4:
@@ -62,19 +67,28 @@ class Scenes:
             "mean": (bands,),
             "std": (bands,),
         }
-        for field, shape in expected.items():
-            value = getattr(self, field)
+        for name, shape in expected.items():
+            value = getattr(self, name)
             if value is not None and tuple(value.shape) != shape:
-                raise ValueError(f"{self.name}: {field} has shape {tuple(value.shape)}, expected {shape}")
+                raise ValueError(f"{self.name}: {name} has shape {tuple(value.shape)}, expected {shape}")
         for split, index in self.splits.items():
             if len(index) and not 0 <= int(index.min()) <= int(index.max()) < n:
                 raise ValueError(f"{self.name}: split {split!r} names scenes outside 0 … {n - 1}")
+        if outside := [band for chosen in self.modalities.values() for band in chosen if not 0 <= band < bands]:
+            raise ValueError(f"{self.name}: modalities name band {outside[0]}, outside 0 … {bands - 1}")
 
     def split(self, name: str) -> Tensor:
         """Indices (n,) int64 of the scenes of split "train", "val" or "test"; raises ValueError for any other name."""
         if name not in self.splits:
             raise ValueError(f"split={name!r}: {self.name} has {', '.join(self.splits)}")
         return self.splits[name]
+
+    def bands(self, modality: str) -> tuple[int, ...]:
+        """Which bands of the images are those of a modality; raises ValueError for a name that is none."""
+        if modality not in self.modalities:
+            known = ", ".join(self.modalities) or "none"
+            raise ValueError(f"modality={modality!r}: the modalities of {self.name} are {known}")
+        return self.modalities[modality]
 
     def normalise(self, images: Tensor) -> Tensor:
         """Standardise images (B,C,H,W) of any type to float32 with the training mean and std of each band."""
@@ -89,9 +103,13 @@ def load(name: str, root: str | Path | None = None) -> Scenes:
     Raises ValueError for an unknown name and DataError for missing or damaged files.
     """
     folder = location(name, root)
-    checksum = verify(folder)
-    archive = importlib.import_module(f"rsbook.archives.{name}")
-    return archive.load(folder, checksum)
+    return _load(name, folder.absolute(), verify(folder))
+
+
+@functools.lru_cache(maxsize=2)
+def _load(name: str, folder: Path, checksum: str) -> Scenes:
+    # Kept for the next run in this process: on small networks, reading takes as long as an epoch.
+    return importlib.import_module(f"rsbook.archives.{name}").load(folder, checksum)
 
 
 def checksum(name: str, root: str | Path | None = None) -> str:
@@ -109,29 +127,38 @@ def verify(folder: Path, everything: bool = False, advance: Callable[[int], Any]
     checksum = _manifest_checksum(folder)
     known, states = _remembered(folder, checksum), {}
     for name, expected in listed(folder).items():
-        path = folder / name
+        path = place(folder, name)
         if not path.is_file():
-            raise DataError(f"{path} is missing: {_cure(folder)}")
+            raise DataError(f"{path} is missing: {_cure(path.parent)}")
         states[name] = _state(path)
         if states[name][0] <= LARGE or known.get(name) != states[name] or everything:
             found = sha256(path, advance)
             if found != expected:
                 (folder / STAMP).unlink(missing_ok=True)
-                raise DataError(f"{path} is damaged: sha256 {found[:12]}…, expected {expected[:12]}…; {_cure(folder)}")
+                what = f"sha256 {found[:12]}…, expected {expected[:12]}…"
+                raise DataError(f"{path} is damaged: {what}; {_cure(path.parent)}")
     if states != known:
         _remember(folder, checksum, states)
     return checksum
 
 
 def listed(folder: Path) -> dict[str, str]:
-    """The sha256 of every file that folder/SHA256SUMS lists, by name; raises DataError for a line that is no entry."""
+    """The sha256 of every file that folder/SHA256SUMS lists, by name; raises DataError for a line that is no entry.
+
+    An archive that builds on another one lists that one's files too, as ../NAME/FILE.
+    """
     lines = (folder / "SHA256SUMS").read_bytes().decode(errors="replace").removesuffix("\n").split("\n")
-    entries = [(line, re.fullmatch(r"([0-9a-f]{64})  ([\w.-]+)", line)) for line in lines]
+    entries = [(line, re.fullmatch(r"([0-9a-f]{64})  ((?:\.\./\w+/)?[\w.-]+)", line)) for line in lines]
     for line, entry in entries:
         if entry is None:
             what = f"{line!r:.80} is no sha256 and file name"
             raise DataError(f"{folder / 'SHA256SUMS'} is damaged: {what}; {_cure(folder)}")
     return {entry[2]: entry[1] for _, entry in entries}
+
+
+def place(folder: Path, name: str) -> Path:
+    """Where the file is that folder/SHA256SUMS lists by this name."""
+    return folder.parent / name.removeprefix("../") if name.startswith("../") else folder / name
 
 
 def sha256(path: Path, advance: Callable[[int], Any] = lambda size: None) -> str:
@@ -146,7 +173,7 @@ def sha256(path: Path, advance: Callable[[int], Any] = lambda size: None) -> str
 
 def remember(folder: Path, checksum: str) -> None:
     """Note that every file of the archive is whole as it is now; for who has just written and hashed them."""
-    _remember(folder, checksum, {name: _state(folder / name) for name in listed(folder)})
+    _remember(folder, checksum, {name: _state(place(folder, name)) for name in listed(folder)})
 
 
 def from_maps(maps: Tensor, num_classes: int, min_pixels: int) -> tuple[Tensor, Tensor]:
@@ -198,7 +225,7 @@ def _remember(folder: Path, checksum: str, states: dict[str, list[int]]) -> None
 
 def _cure(folder: Path) -> str:
     name, root = folder.name, folder.parent
-    if name not in ARCHIVES[1:]:  # the first comes with the repository
+    if name not in ARCHIVES or name in EMBEDDED:
         return f"restore it with `git checkout -- {name}` in {root}, or see data/{name}/README.md"
     where = "" if root == DATA else f" --root {root}"
     card = f"`python -m rsbook data card {name}` says where to get the archive"

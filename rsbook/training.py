@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -35,7 +35,7 @@ class Task(Protocol):
     """What differs between trainings: how a batch is made, what the objective is, what to watch."""
 
     size: int  # training samples
-    watch: str  # the metric whose highest value marks the best epoch
+    watch: str | None  # the metric whose highest value marks the best epoch; None: the last epoch counts
 
     def to(self, device: torch.device) -> None:
         """Move the data to the device, once, before the first step."""
@@ -43,8 +43,8 @@ class Task(Protocol):
     def batch(self, index: Tensor, generator: Generator) -> Any:
         """A batch of the training samples `index` (B,) int64, with all its randomness from the generator."""
 
-    def loss(self, model: nn.Module, batch: Any) -> Tensor:
-        """The objective, a scalar to minimise."""
+    def loss(self, model: nn.Module, batch: Any, epoch: int) -> Tensor:
+        """The objective, a scalar to minimise; epochs count from 0."""
 
     def evaluate(self, model: nn.Module) -> dict[str, Any]:
         """Metrics on the validation split, as JSON holds them, under names other than epoch, loss and learning_rate."""
@@ -61,6 +61,7 @@ def fit(
     weight_decay: float = 0.01,
     evaluate_every: int = 1,
     stop_after: int | None = None,
+    halve_after: int | None = None,
     device: str = "auto",
     devices: int = 1,
     checkpoint: Path | None = None,
@@ -69,20 +70,23 @@ def fit(
     """Train the model in place, leave it with the weights of its best validation epoch, and return the history.
 
     AdamW with a schedule by step: linear warm-up from a tenth of the learning rate, then cosine back to a tenth
-    (section IV-B, with the lengths that the authors use elsewhere). Every epoch shuffles and makes full batches; what
-    is left over waits for another epoch. The best epoch is the first with the highest
-    task.watch. The history has one dict an evaluated epoch: epoch (from 1), loss (mean over its steps), learning_rate,
-    and what task.evaluate returns. The result depends on model, task and settings alone: every epoch draws from its own
-    generator, seeded by (seed, epoch), so on a CPU a run resumed from `checkpoint` (a safetensors file, written about
-    once a minute) ends with the same bytes as one that was never interrupted. stop_after: end after so many of the
-    epochs, with the schedule of all. device: "auto", "cpu" or "cuda"; with
-    `devices` > 1 each takes its share of every batch. On CUDA the arithmetic is bf16 mixed precision. Raises ValueError
-    for settings that cannot be run or that are not the checkpoint's, and RuntimeError when the loss or task.watch is
-    not finite.
+    (section IV-B, with the lengths that the authors use elsewhere); or, with `halve_after`, a constant rate that is
+    halved after more than so many evaluations in which task.evaluate's `val_loss` has not fallen. Every epoch shuffles
+    and makes full batches; what is left over waits for another epoch. The best epoch is the first with the highest
+    task.watch, or the last when that is None. The history has one dict an evaluated epoch: epoch (from 1), loss (mean
+    over its steps), learning_rate, and what task.evaluate returns. The result depends on model, task and settings
+    alone: every epoch draws from its own generator, seeded by (seed, epoch), so on a CPU a run resumed from
+    `checkpoint` (a safetensors file, written about once a minute) ends with the same bytes as one that was never
+    interrupted. stop_after: end after so many of the epochs, with the schedule of all. device: "auto", "cpu" or "cuda";
+    with `devices` > 1 each takes its share of every batch. On CUDA the arithmetic is bf16 mixed precision. Raises
+    ValueError for settings that cannot be run or that are not the checkpoint's, and RuntimeError when the loss or
+    task.watch is not finite.
     """
     stop_after = epochs if stop_after is None else stop_after
     least = {"seed": 0, "epochs": 1, "batch_size": 1, "evaluate_every": 1, "stop_after": 1, "devices": 1}
     given = (seed, epochs, batch_size, evaluate_every, stop_after, devices)
+    if halve_after is not None:
+        least["halve_after"], given = 1, (*given, halve_after)
     for (name, lowest), value in zip(least.items(), given, strict=True):
         if not isinstance(value, int) or value < lowest:
             raise ValueError(f"{name}={value!r}: expected a whole number ≥ {lowest}")
@@ -102,12 +106,25 @@ def fit(
         "weight_decay": weight_decay,
         "evaluate_every": evaluate_every,
         "stop_after": stop_after,
+        "halve_after": halve_after,
     }
     fabric = _fabric(device, devices)
     train = _loop if devices == 1 else _loop_in_processes
     history, best = train(fabric, model, task, settings, checkpoint, progress)
     model.load_state_dict(best)
     return history
+
+
+def halvings(losses: Iterable[float], patience: int) -> int:
+    """How often a learning rate was halved after these losses: each time more than `patience` in a row brought none
+    that was lower than the lowest by a ten-thousandth of it (as PyTorch's ReduceLROnPlateau).
+    """
+    lowest, waited, halved = math.inf, 0, 0
+    for loss in losses:
+        lowest, waited = (loss, 0) if loss < lowest * (1 - 1e-4) else (lowest, waited + 1)
+        if waited > patience:
+            halved, waited = halved + 1, 0
+    return halved
 
 
 def learning_rates(steps: int, peak: float) -> np.ndarray:
@@ -153,12 +170,12 @@ class Classification:
         """Move images, labels and positions to the device, those that fit; larger ones stream from their file."""
         self.device, self.labels = device, self.labels.to(device)
         height, width = self.images.shape[2:]
-        if self.images[:1].nbytes * self.size < _room(device):
+        if self.images[:1].nbytes * self.size < room(device):
             self.images, self.rows = self.images[self.rows].to(device), torch.arange(self.size)
         self.where = self.positions
         if self.positions is not None:
             tables = self.size * (height + 1) * (width + 1) * len(self.scenes.classes) * 2  # bytes, for most images
-            if tables < _room(device):
+            if tables < room(device):
                 self.where = AreaTables(self.positions.to(device), len(self.scenes.classes))
 
     def batch(self, index: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
@@ -173,7 +190,7 @@ class Classification:
             )
         return self.augment(images, self.labels[index], positions, generator)
 
-    def loss(self, model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+    def loss(self, model: nn.Module, batch: tuple[Tensor, Tensor], epoch: int) -> Tensor:
         """Binary cross-entropy, the mean over scenes and classes, with soft or hard labels."""
         images, labels = batch
         return binary_cross_entropy_with_logits(model(images.contiguous(memory_format=torch.channels_last)), labels)
@@ -208,7 +225,7 @@ def score(scores: Tensor, labels: Tensor) -> dict[str, Any]:
     }
 
 
-def _room(device: torch.device) -> int:
+def room(device: torch.device) -> int:
     """Bytes that a part of the data may take on the device: a quarter of what is free, for others need some as well."""
     free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
     return free // 4
@@ -259,7 +276,8 @@ def _loop(
         parameters, lr=settings["learning_rate"], weight_decay=settings["weight_decay"], fused=True
     )
     steps = task.size // batch_size
-    rates = learning_rates(steps * settings["epochs"], settings["learning_rate"])
+    peak, patience = settings["learning_rate"], settings["halve_after"]
+    rates = learning_rates(steps * settings["epochs"], peak)
     wrapped, stepper = fabric.setup(model, optimiser)
     state = Checkpoint(checkpoint, settings, task.watch)
     first = state.restore(model, optimiser)  # once the weights are on their device, where the moments must follow them
@@ -267,6 +285,8 @@ def _loop(
     with tqdm(initial=first, total=last, unit="epoch", disable=not progress or rank > 0) as bar:
         for epoch in range(first, last):
             with _seeded_globally(settings["seed"], epoch, rank, fabric.device) as generator:
+                if patience is not None:
+                    rates[epoch * steps :] = peak / 2 ** halvings((r["val_loss"] for r in state.history), patience)
                 same_on_all_ranks = seeded(settings["seed"], epoch)
                 order = torch.randperm(task.size, generator=same_on_all_ranks)
                 wrapped.train()
@@ -277,7 +297,7 @@ def _loop(
                         group["lr"] = rates[epoch * steps + step]
                     batch = task.batch(index, generator)  # in full precision: bf16 would move pixels in a rotation
                     with fabric.autocast():
-                        loss = task.loss(wrapped, batch)
+                        loss = task.loss(wrapped, batch, epoch)
                     optimiser.zero_grad()
                     fabric.backward(loss)
                     stepper.step()
@@ -286,10 +306,11 @@ def _loop(
             if (epoch + 1) % settings["evaluate_every"] == 0 or epoch + 1 == last:
                 with fabric.autocast():
                     found = task.evaluate(model)
-                _finite(task.watch, found[task.watch], epoch, settings)
+                if task.watch is not None:
+                    _finite(task.watch, found[task.watch], epoch, settings)
+                    bar.set_postfix({task.watch: f"{found[task.watch]:.4f}"}, refresh=False)
                 rate = float(rates[(epoch + 1) * steps - 1])
                 state.add({"epoch": epoch + 1, "loss": mean, "learning_rate": rate, **found}, model)
-                bar.set_postfix({task.watch: f"{found[task.watch]:.4f}"}, refresh=False)
             if rank == 0:
                 state.save(epoch + 1, model, optimiser)
             bar.update()

@@ -1,5 +1,6 @@
 """`python -m rsbook data`: list, card, prepare, check; exit codes and messages, on a miniature DeepGlobe."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -32,15 +33,19 @@ def test_list_has_a_line_for_every_archive(root, capsys):
     assert data("list", root=root) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == list(scenes.ARCHIVES)
-    assert lines[1].startswith("deepglobe    ready")
-    assert "non-commercial research" in lines[1]
-    assert lines[1].endswith(str(root / "deepglobe"))
-    assert "not here" in lines[2]
+    of = {line.split()[0]: line for line in lines}
+    assert re.match("deepglobe +ready ", of["deepglobe"])
+    assert "non-commercial research" in of["deepglobe"]
+    assert of["deepglobe"].endswith(str(root / "deepglobe"))
+    assert re.match("bigearthnet +not here ", of["bigearthnet"])
+    assert len({re.match(r"\w+ +", line).end() for line in lines}) == 1  # states stand below each other
     (root / "deepglobe" / "SHA256SUMS").unlink()
     data("list", root=root)
-    assert capsys.readouterr().out.splitlines()[1].startswith("deepglobe    to prepare")
+    assert re.search("^deepglobe +to prepare ", capsys.readouterr().out, re.MULTILINE)
     data("list")
-    assert capsys.readouterr().out.startswith("bluemarble   ready")
+    said = capsys.readouterr().out
+    for name in scenes.EMBEDDED:
+        assert re.search(f"^{name} +ready ", said, re.MULTILINE)
 
 
 def test_card_prints_the_card(capsys):
@@ -63,6 +68,11 @@ def test_prepare_and_check_from_the_shell(root):
             assert "scenes/s" in done.stderr
         else:
             assert done.stdout.startswith("deepglobe: 5 files, ")
+
+
+def test_check_counts_the_files_that_an_archive_builds_on(capsys):
+    assert data("check", "bluemarble_vegetation") == 0
+    assert capsys.readouterr().out.startswith("bluemarble_vegetation: 4 files, ")
 
 
 def test_what_is_ready_is_not_prepared_again(root, monkeypatch, capsys):
@@ -96,6 +106,7 @@ def test_missing_data_gives_1_and_the_cure(tmp_path, capsys):
         (["card", "../deepglobe"], "rsbook: no archive '../deepglobe'; did you mean 'deepglobe'?"),
         (["check", "zzz"], "rsbook: no archive 'zzz'; There are bluemarble, "),
         (["prepare", "bluemarble"], "rsbook: bluemarble needs no preparing: it comes with the repository"),
+        (["prepare", "bluemarble_vegetation"], "rsbook: bluemarble_vegetation needs no preparing: it comes with"),
     ],
 )
 def test_wrong_usage_gives_2_and_one_line(capsys, arguments, message):

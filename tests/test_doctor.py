@@ -60,7 +60,13 @@ def root(tmp_path, monkeypatch):
     data = root / "data" / "bluemarble"
     data.mkdir(parents=True)
     (data / "a.tif").write_bytes(b"pixels")
-    (data / "SHA256SUMS").write_text(f"{scenes.sha256(data / 'a.tif')}  a.tif\n")
+    listed = f"{scenes.sha256(data / 'a.tif')}  a.tif\n"
+    (data / "SHA256SUMS").write_text(listed)
+    builds_on_it = root / "data" / "bluemarble_vegetation"
+    builds_on_it.mkdir()
+    (builds_on_it / "b.tif").write_bytes(b"more pixels")
+    sums = f"{scenes.sha256(builds_on_it / 'b.tif')}  b.tif\n" + listed.replace("a.tif", "../bluemarble/a.tif")
+    (builds_on_it / "SHA256SUMS").write_text(sums)
     lock(root, f"packaging=={importlib.metadata.version('packaging')}")
     return root
 
@@ -400,6 +406,29 @@ def test_embedded_data(root, fault, said):
     [found] = [one for one in doctor.data(root) if one.what == "data bluemarble"]
     assert (found.state, found.said) == ("problem", f"missing or damaged: {said}")
     assert found.cure == "git checkout -- data/bluemarble"
+
+
+@pytest.mark.parametrize(
+    ("faults", "said", "cure"),
+    [
+        (["bluemarble_vegetation/b.tif"], "b.tif", "data/bluemarble_vegetation"),
+        (["bluemarble/a.tif"], "../bluemarble/a.tif", "data/bluemarble"),
+        (
+            ["bluemarble/a.tif", "bluemarble_vegetation/b.tif"],
+            "b.tif, ../bluemarble/a.tif",
+            "data/bluemarble data/bluemarble_vegetation",
+        ),
+        (["bluemarble_vegetation/SHA256SUMS"], "SHA256SUMS", "data/bluemarble_vegetation"),
+    ],
+)
+@pytest.mark.parametrize("fault", [Path.unlink, lambda path: path.write_text("damaged")])
+def test_embedded_data_that_builds_on_other(root, fault, faults, said, cure):
+    assert look(doctor.data, root)["data bluemarble_vegetation"] == ("fine", "ready, as SHA256SUMS says")
+    for name in faults:
+        fault(root / "data" / name)
+    [found] = [one for one in doctor.data(root) if one.what == "data bluemarble_vegetation"]
+    assert (found.state, found.said) == ("problem", f"missing or damaged: {said}")
+    assert found.cure == f"git checkout -- {cure}"
 
 
 def test_archives(root):

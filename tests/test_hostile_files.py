@@ -25,6 +25,7 @@ from pathlib import Path
 
 import make_archives
 import make_archives_bigearthnet
+import make_archives_sentinel
 import make_archives_treesatai
 import numpy as np
 import pandas as pd
@@ -38,7 +39,7 @@ from torch import nn
 from zoo import notebook
 
 from rsbook import checkpoints, cli, pages, planning, preparing, published, results, runs, scenes, unpacking
-from rsbook.archives import bigearthnet, deepglobe, treesatai
+from rsbook.archives import bigearthnet, deepglobe, dfc2020, ssl4eo, treesatai
 from rsbook.parameters import BatchError, UsageError
 from rsbook.runs import RunError
 from rsbook.scenes import DataError
@@ -70,12 +71,16 @@ def house(tmp_path_factory):
         make_archives_bigearthnet.make_v1(root / "v1", rng)
         (root / "treesatai").mkdir()
         make_archives_treesatai.make(root / "treesatai", rng)
+        make_archives_sentinel.make_ssl4eo(root / "ssl4eo", rng)
+        make_archives_sentinel.make_dfc2020(root / "dfc2020", rng)
         make_bluemarble(root / "bluemarble", rng)
+        make_vegetation(root / "bluemarble_vegetation", rng)
     preparing.prepare("deepglobe", root, workers=0, progress=False)
     return root, {
         **targets_of_archives(root),
         **targets_of_prepared(root / "deepglobe"),
         **targets_of_bluemarble(root / "bluemarble"),
+        **targets_of_vegetation(root / "bluemarble_vegetation"),
         **targets_of_runs(root / "runs"),
         **targets_of_tables(root / "tables"),
         **targets_of_notebooks(root / "book"),
@@ -93,6 +98,10 @@ def targets_of_archives(root):
     aerial = next(root.glob("treesatai/aerial_60m_abies/*.tif"))
     shares = root / "treesatai" / "labels" / treesatai.LABELS
     listed = root / "treesatai" / "train_filenames.lst"
+    radar = next(root.glob("ssl4eo/s1/0000011/*/VV.tif"))
+    optical = next(root.glob("ssl4eo/s2c/0000011/*/B5.tif"))
+    noisy = next(root.glob("ssl4eo/dw_noisy_labels/0000011/*/label.tif"))
+    patch = {kind: root / f"dfc2020/ROIs0000_test/{kind}_0/ROIs0000_test_{kind}_0_p0.tif" for kind in dfc2020.FILES}
     packed_list = root / "v1" / "val.csv.gz"
     packed_list.write_bytes(gzip.compress((root / "v1" / "val.csv").read_bytes()))
     (root / "v1" / "val.csv").unlink()
@@ -111,6 +120,24 @@ def targets_of_archives(root):
             plain_band, lambda: bigearthnet._raster(plain_band, 60), sound=image((60, 60), "uint16")
         ),
         "GeoTIFF of four bands": Target(aerial, lambda: treesatai._image(aerial), sound=image((4, 304, 304), "uint8")),
+        "radar": Target(
+            radar, lambda: ssl4eo._band(radar.parent, "VV", ssl4eo.RADAR_TYPES), sound=image((1, 264, 264), "uint8")
+        ),
+        "optical band": Target(
+            optical,
+            lambda: ssl4eo._band(optical.parent, "B5", ssl4eo.OPTICAL_TYPES),
+            sound=image((1, 264, 264), "uint8"),
+        ),
+        "noisy label": Target(noisy, lambda: ssl4eo._positions(noisy), sound=image((264, 264), "int32")),
+        "radar of a patch": Target(
+            patch["s1"], lambda: dfc2020._layers(patch["s1"], "s1"), sound=lambda array: array.shape == (2, 256, 256)
+        ),
+        "bands of a patch": Target(
+            patch["s2"], lambda: dfc2020._layers(patch["s2"], "s2"), sound=image((13, 256, 256), "uint16")
+        ),
+        "map of a patch": Target(
+            patch["dfc"], lambda: dfc2020._layers(patch["dfc"], "dfc"), sound=lambda array: array.shape == (1, 256, 256)
+        ),
         "Parquet": Target(root / "v2" / "metadata.parquet", lambda: bigearthnet.source(root / "v2"), sound=is_source),
         "labels of a patch": Target(names, lambda: bigearthnet.source(root / "v1"), sound=is_source),
         "list of patches": Target(root / "v1" / "train.csv", lambda: bigearthnet.source(root / "v1"), sound=is_source),
@@ -174,6 +201,31 @@ def targets_of_bluemarble(folder):
     return {
         f"bluemarble {name}": Target(folder / name, load, before=lambda: resum(folder))
         for name in ("image.tif", "igbp.tif", "scenes.csv")
+    }
+
+
+def make_vegetation(folder, rng):
+    folder.mkdir()
+    grid = {"driver": "GTiff", "height": 64, "width": 96, "count": 2, "dtype": "uint8", "compress": "deflate"}
+    with rasterio.open(folder / "vegetation.tif", "w", **grid) as file:
+        file.write(rng.integers(0, 256, (2, 64, 96), dtype=np.uint8))
+
+
+def targets_of_vegetation(folder):
+    """What is added to the scenes of another folder."""
+
+    def seal():
+        names = ("vegetation.tif", *(f"../bluemarble/{name}" for name in ("image.tif", "igbp.tif", "scenes.csv")))
+        lines = [f"{hashlib.sha256((folder / name).read_bytes()).hexdigest()}  {name}\n" for name in names]
+        (folder / "SHA256SUMS").write_text("".join(lines))
+
+    def load():
+        return scenes.load("bluemarble_vegetation", folder.parent)
+
+    return {
+        "vegetation.tif": Target(
+            folder / "vegetation.tif", load, sound=lambda data: data.images.shape == (6, 5, 32, 32), before=seal
+        )
     }
 
 
@@ -269,9 +321,10 @@ def targets_of_downloads(folder):
 NAMES = (
     *("JPEG", "PNG", "GeoTIFF", "GeoTIFF without compression", "GeoTIFF of four bands", "Parquet"),
     *("labels of a patch", "list of patches", "packed list", "shares", "list of images"),
+    *("radar", "optical band", "noisy label", "radar of a patch", "bands of a patch", "map of a patch"),
     *("prepared images.npy", "prepared positions.npy", "prepared labels.npy", "prepared scenes.csv"),
     *("prepared manifest.json", "SHA256SUMS", "stamp", "journal", "marks"),
-    *("bluemarble image.tif", "bluemarble igbp.tif", "bluemarble scenes.csv"),
+    *("bluemarble image.tif", "bluemarble igbp.tif", "bluemarble scenes.csv", "vegetation.tif"),
     *("record", "weights", "weights of another", "state of a training"),
     *("published table", "archived results", "receipt of results", "notebook", "executed notebook", *ARCHIVES),
 )
@@ -519,13 +572,29 @@ def wrong(folder, path):
     rows = [b"", b"0,0,train\n", b"row,column\n0,0\n", b"row,column,split\n", b"row,column,split\na,0,train\n"]
     rows += [b"row,column,split\n0,0,other\n", b"row,column,split\n-1,0,train\n", b"row,column,split\n0,65,train\n"]
     parts = [{"has_positions": 1}, {"mean": "abc"}, {"mean": [1, None, 3]}, {"mean": [1.0]}, {"rgb": [0, 1, 9]}]
+    parts += [
+        {"modalities": value} for value in (None, [], {"a": 3}, {"a": ["0"]}, {"a": [0.0]}, {"a": [9]}, {"a": [-1]})
+    ]
+    parts += [{"seasons": value} for value in (None, 0, -1, True, 1.0, "1", 10**9)]
     parts += [{"min_pixels": "3"}, {"classes": [1, 2]}, {"classes": []}, {"scenes": {"train": "x"}}, {"notes": 3}]
     other = {"shape": (1, 120, 120)}
     return {
         "GeoTIFF": lambda: [pointing(folder / "b.tif"), raster(folder / "a.tif", 1, "int16", **other)],
+        "radar": lambda: [
+            raster(folder / "a.tif", 1, "float32", (1, 132, 132)),
+            raster(folder / "b.tif", 1, "complex64"),
+        ],
+        "optical band": lambda: [raster(folder / "a.tif", 1, "uint16", (1, 200, 264)), pointing(folder / "b.tif")],
+        "noisy label": lambda: [raster(folder / "a.tif", 1, "uint8", (3, 264, 264)), pointing(folder / "b.tif")],
+        "map of a patch": lambda: [raster(folder / "a.tif", 1, "float32", (1, 256, 256))],
         "bluemarble igbp.tif": lambda: [raster(folder / "a.tif", 17), raster(folder / "b.tif", 1, "float32")],
         "bluemarble image.tif": lambda: [raster(folder / "a.tif", 1), raster(folder / "b.tif", 1, shape=(3, 20, 20))],
         "bluemarble scenes.csv": lambda: rows,
+        "vegetation.tif": lambda: [
+            *(raster(folder / f"{i}.tif", 1, shape=(i, 64, 96)) for i in (1, 3)),
+            *(raster(folder / f"{w}.tif", 1, shape=(2, 64, w)) for w in (64, 128)),
+            raster(folder / "a.tif", 1, "int16", (2, 64, 96)),
+        ],
         "prepared images.npy": lambda: [saved(np.load(path).astype(kind)) for kind in ("float32", "int64", "U3")],
         "prepared positions.npy": lambda: [saved(np.load(path).astype("float32")), saved(np.load(path)[:-1])],
         "prepared labels.npy": lambda: [saved(np.load(path).astype("uint8")), saved(np.load(path)[:, :2])],
@@ -632,7 +701,19 @@ def claims(root):
             *(tiff(path, {322: size, 323: size}, **blocks) for size in (2**14, 2**15, 2**20)),
         ],
         "GeoTIFF of four bands": [tiff(path, {256: side}, (4, 304, 304), "uint8")],
+        **{
+            name: [tiff(path, {256: w, 257: w}, shape, kind) for w in (side, 13_000)]
+            for name, shape, kind in (
+                ("radar", (1, 264, 264), "float32"),
+                ("optical band", (1, 132, 132), "uint16"),
+                ("noisy label", (1, 264, 264), "uint8"),
+                ("bands of a patch", (13, 256, 256), "uint16"),
+            )
+        },
         "bluemarble image.tif": [tiff(path, {256: side, 257: side}, (3, 64, 96), "uint8")],
+        "vegetation.tif": [
+            tiff(path, tags, (2, 64, 96), "uint8") for tags in ({256: side, 257: side}, {277: 65535}, {278: 2**32 - 1})
+        ],
         "bluemarble igbp.tif": [tiff(path, {256: 10**5, 257: 10**5}, (1, 64, 96), "uint8")],
         "PNG": [png(*size) for size in [*sizes, (side, 1)]],
         "JPEG": [jpeg(photo, *size) for size in sizes],
@@ -650,6 +731,7 @@ def measured(root):
         **targets_of_archives(root),
         **targets_of_prepared(root / "deepglobe"),
         **targets_of_bluemarble(root / "bluemarble"),
+        **targets_of_vegetation(root / "bluemarble_vegetation"),
         **targets_of_downloads(root / "again"),
     }
     bad, made = [], claims(root)  # all are made before anything is measured

@@ -1,4 +1,4 @@
-"""Average precision against scikit-learn, and what it does with absent classes."""
+"""Average precision and accuracies of maps against scikit-learn, and what they do with absent classes."""
 
 import math
 import warnings
@@ -7,7 +7,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.metrics import average_precision_score
+from sklearn.metrics import (
+    accuracy_score,
+    average_precision_score,
+    balanced_accuracy_score,
+    f1_score,
+    jaccard_score,
+)
 from torch import Generator
 
 from rsbook import metrics
@@ -123,3 +129,58 @@ def test_no_positive_at_all_is_an_error():
 def test_errors(metric, scores, labels, message):
     with pytest.raises(ValueError, match=message):
         metric(scores, labels)
+
+
+# Maps
+
+
+def maps_of(seed, classes=4, unknown=0.2):
+    generator = Generator().manual_seed(seed)
+    predictions = torch.randint(classes, (3, 7, 5), generator=generator)
+    maps = torch.randint(classes, (3, 7, 5), generator=generator)
+    maps[torch.rand(maps.shape, generator=generator) < unknown] = -1
+    return predictions, maps
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_confusion_matrix_counts_pixels_one_by_one(seed):
+    predictions, maps = maps_of(seed)
+    expected = torch.zeros(4, 4, dtype=torch.int64)
+    for found, true in zip(predictions.flatten().tolist(), maps.flatten().tolist(), strict=True):
+        if true >= 0:
+            expected[true, found] += 1
+    assert torch.equal(metrics.confusion_matrix(predictions, maps, 4), expected)
+    parts = [metrics.confusion_matrix(p[None], m[None], 4) for p, m in zip(predictions, maps, strict=True)]
+    assert torch.equal(sum(parts), expected)
+    assert torch.equal(metrics.confusion_matrix(predictions, maps - (maps < 0) * 7, 4), expected)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_accuracies_are_those_of_scikit_learn(seed):
+    predictions, maps = maps_of(seed)
+    known = maps >= 0
+    true, found = maps[known].numpy(), predictions[known].numpy()
+    expected = {
+        "oa": accuracy_score(true, found),
+        "aa": balanced_accuracy_score(true, found),
+        "miou": jaccard_score(true, found, average="macro"),
+        "f1": f1_score(true, found, average="macro"),
+    }
+    confusion = metrics.confusion_matrix(predictions, maps, 4)
+    assert metrics.accuracies(confusion) == pytest.approx(expected)
+    assert metrics.class_iou(confusion) == pytest.approx(jaccard_score(true, found, average=None))
+
+
+def test_a_class_that_no_map_holds_is_left_out_of_the_means():
+    confusion = torch.tensor([[8, 0, 2], [0, 0, 0], [0, 5, 5]])
+    found = metrics.accuracies(confusion)
+    assert found == pytest.approx({"oa": 13 / 20, "aa": (0.8 + 0.5) / 2, "miou": (0.8 + 5 / 12) / 2, "f1": found["f1"]})
+    assert metrics.class_iou(confusion) == pytest.approx([0.8, 0.0, 5 / 12])
+    assert metrics.class_iou(torch.tensor([[3, 0], [0, 0]])) == [1.0, None]
+
+
+def test_what_has_no_pixel_has_no_accuracy():
+    with pytest.raises(ValueError, match="no pixel was counted"):
+        metrics.accuracies(torch.zeros(3, 3))
+    with pytest.raises(ValueError, match=r"predictions \(3, 7, 5\) and maps \(2, 7, 5\) differ"):
+        metrics.confusion_matrix(*[one[: 3 - i] for i, one in enumerate(maps_of(0))], 4)

@@ -96,3 +96,126 @@ def test_a_name_near_to_none_says_where_to_look():
 def test_no_band_or_no_class_is_an_error(sizes):
     with pytest.raises(ValueError, match="at least one of each"):
         weights(**sizes)
+
+
+# Segmentation
+
+
+def unets(fusion="late", seed=0, name="narrow_resnet", bands=((3, 4), (0, 1, 2)), classes=7):
+    return models.unets(name, bands, classes, Generator().manual_seed(seed), fusion)
+
+
+@pytest.mark.parametrize("fusion", models.FUSIONS)
+@pytest.mark.parametrize("side", [32, 40])
+def test_unets_give_logits_for_every_modality_at_the_size_of_the_image(fusion, side):
+    images = torch.randn(2, 5, side, side, generator=Generator().manual_seed(1))
+    logits = unets(fusion).eval()(images)
+    assert logits.shape == (2, 2, 7, side, side)
+    assert logits.isfinite().all()
+
+
+@pytest.mark.parametrize("fusion", models.FUSIONS)
+def test_a_modality_sees_its_own_bands_alone(fusion):
+    model = unets(fusion).eval()
+    images = torch.randn(1, 5, 32, 32, generator=Generator().manual_seed(1))
+    before = model(images)
+    images[:, 3] += 1
+    after = model(images)
+    assert torch.equal(before[1], after[1])
+    assert not torch.equal(before[0], after[0])
+
+
+def test_middle_fusion_shares_the_decoder_and_late_fusion_nothing():
+    assert [len(unets(fusion).decoders) for fusion in ("mid", "late")] == [1, 2]
+    assert len(unets("late", bands=[(0, 1, 2)]).decoders) == 1
+    size = {f: sum(p.numel() for p in unets(f).decoders.parameters()) for f in models.FUSIONS}
+    assert size["late"] == 2 * size["mid"]
+
+
+def test_unets_of_the_paper_are_those_of_segmentation_models_pytorch():
+    from segmentation_models_pytorch import Unet
+
+    ours = models.unets("resnet50", [range(2), range(2, 15)], 9, Generator().manual_seed(0), "late")
+    for encoder, decoder, bands in zip(ours.encoders, ours.decoders, (2, 13), strict=True):
+        theirs = Unet("resnet50", encoder_weights=None, in_channels=bands, classes=9)
+        theirs.encoder.load_state_dict(encoder.state_dict())
+        theirs.decoder.load_state_dict(decoder[0].state_dict())
+        theirs.segmentation_head.load_state_dict(decoder[1].state_dict())
+
+
+@pytest.mark.parametrize("name", ["narrow_resnet", "resnet18"])
+def test_an_encoder_has_the_same_weights_at_any_depth(name):
+    whole = models.encoder(name, 3, Generator().manual_seed(0))
+    part = models.encoder(name, 3, Generator().manual_seed(0), depth=2)
+    assert same(whole.state_dict(), part.state_dict())
+    images = torch.randn(2, 3, 32, 32, generator=Generator().manual_seed(1))
+    found = part.eval()(images)
+    assert [feature.shape[1] for feature in found] == list(part.out_channels)
+    assert [feature.shape[2] for feature in found] == [32, 16, 8]
+    for ours, theirs in zip(found, whole.eval()(images), strict=False):
+        assert torch.equal(ours, theirs)
+
+
+def psp(frozen=False, name="narrow_resnet", depth=2, **more):
+    generator = Generator().manual_seed(0)
+    encoder = models.encoder(name, 3, generator, depth)
+    return models.pspnet(encoder, 16, 7, generator, frozen=frozen, **more)
+
+
+@pytest.mark.parametrize(("name", "depth"), [("narrow_resnet", 2), ("resnet18", 3)])
+def test_pspnet_gives_logits_at_the_size_of_the_image(name, depth):
+    images = torch.randn(2, 3, 64, 64, generator=Generator().manual_seed(1))
+    assert psp(name=name, depth=depth).eval()(images).shape == (2, 7, 64, 64)
+
+
+def test_pspnet_of_the_paper_is_that_of_segmentation_models_pytorch():
+    from segmentation_models_pytorch import PSPNet
+
+    generator = Generator().manual_seed(0)
+    ours = models.pspnet(models.encoder("resnet50", 13, generator, 3), 512, 8, generator).eval()
+    theirs = PSPNet("resnet50", encoder_weights=None, in_channels=13, classes=8).eval()
+    theirs.encoder.load_state_dict(ours.encoder.state_dict())
+    theirs.decoder.load_state_dict(ours.decoder.state_dict())
+    theirs.segmentation_head.load_state_dict(ours.head.state_dict())
+    images = torch.randn(1, 13, 64, 64, generator=generator)
+    torch.testing.assert_close(ours(images), theirs(images))
+
+
+def test_a_frozen_encoder_keeps_its_weights_and_lets_its_statistics_adapt_unless_told_otherwise():
+    images = torch.randn(4, 3, 32, 32, generator=Generator().manual_seed(1)) + 5
+    for fixed in (False, True):
+        model = psp(frozen=True, fixed_statistics=fixed).train()
+        before = {key: value.clone() for key, value in model.encoder.state_dict().items()}
+        model(images).sum().backward()
+        after = model.encoder.state_dict()
+        moved = {key for key in before if not torch.equal(before[key], after[key])}
+        assert not any(p.requires_grad for p in model.encoder.parameters())
+        assert all(p.grad is not None for p in model.head.parameters())
+        assert bool(moved) is not fixed
+        assert all("running" in key or "num_batches" in key for key in moved)
+    assert all(p.requires_grad for p in psp().parameters())
+
+
+@pytest.mark.parametrize("make", [unets, psp])
+def test_segmentation_weights_depend_on_the_generator_alone(make):
+    torch.manual_seed(1)
+    first, state = make().state_dict(), torch.get_rng_state()
+    torch.manual_seed(2)
+    assert same(first, make().state_dict())
+    torch.manual_seed(1)
+    assert torch.equal(state, torch.get_rng_state())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"fusion": "early"}, "fusion='early': expected one of mid, late"),
+        ({"name": "resnet5"}, "network='resnet5': neither 'narrow_resnet' nor an encoder of segmentation-models"),
+        ({"bands": [()]}, "bands=0, classes=1: expected at least one of each"),
+        ({"bands": []}, "bands=0, classes=7: expected at least one of each"),
+        ({"classes": 0}, "bands=2, classes=0: expected at least one of each"),
+    ],
+)
+def test_segmentation_networks_that_cannot_be_are_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        unets(**change)

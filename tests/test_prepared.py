@@ -128,6 +128,64 @@ def test_positions_are_stored_small_and_loaded_as_int32(root, monkeypatch, num_c
     assert contents(folder) == before
 
 
+def test_positions_may_be_stored_as_they_are_loaded(root, monkeypatch):
+    """For archives whose positions memory would not hold: they are mapped, and no second copy is made."""
+    bits = np.random.default_rng(2).integers(0, 512, (SCENES, SIDE, SIDE), dtype=np.int32)
+    monkeypatch.setattr(deepglobe, "source", partial(source_of_bits(bits, 9), map_positions=True))
+    folder = prepare(root)
+    before = contents(folder)
+    assert np.load(folder / "positions.npy").dtype == np.int32
+    positions = scenes.load("deepglobe", root).positions
+    assert np.array_equal(positions.numpy(), bits)
+    mapped = Path("/proc/self/maps")
+    if mapped.is_file():
+        assert str(folder / "positions.npy") in mapped.read_text()
+    positions[0] = 0
+    assert contents(folder) == before
+
+
+def test_modalities_and_seasons_are_kept(root, monkeypatch):
+    splits = ["train"] * 30 + ["val"] * 30
+    changes = {"modalities": {"a": (3, 0), "b": (1, 2)}, "seasons": 2, "splits": splits}
+    monkeypatch.setattr(deepglobe, "source", partial(make_source, **changes))
+    folder = prepare(root)
+    data = scenes.load("deepglobe", root)
+    assert (data.modalities, data.seasons) == ({"a": (3, 0), "b": (1, 2)}, 2)
+    assert data.bands("b") == (1, 2)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert (manifest["modalities"], manifest["seasons"]) == ({"a": [3, 0], "b": [1, 2]}, 2)
+    assert len(data.split("test")) == 0  # a split may be empty
+    assert data.split("test").dtype == torch.int64
+    assert "30 train, 30 val, 0 test" in preparing.summary(folder)
+
+
+def test_a_manifest_of_before_has_one_season_and_no_modalities(root):
+    folder = prepare(root)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert (manifest.pop("modalities"), manifest.pop("seasons")) == ({}, 1)
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    data = prepared.load(folder, "")
+    assert (data.modalities, data.seasons) == ({}, 1)
+
+
+@pytest.mark.parametrize("empty", ["val", "test"])
+def test_splits_but_that_for_training_may_be_empty(root, monkeypatch, empty):
+    other = {"val": "test", "test": "val"}[empty]
+    monkeypatch.setattr(deepglobe, "source", partial(make_source, splits=["train", other] * (SCENES // 2)))
+    folder = prepare(root)
+    data = scenes.load("deepglobe", root)
+    assert [len(data.split(name)) for name in ("train", other, empty)] == [30, 30, 0]
+    assert json.loads((folder / "manifest.json").read_text())["scenes_of_class"][empty] == {
+        "one": 0,
+        "two": 0,
+        "three": 0,
+    }
+    monkeypatch.setattr(deepglobe, "source", partial(make_source, splits=[other] * SCENES))
+    (folder / "SHA256SUMS").unlink()
+    with pytest.raises(scenes.DataError, match="no training scenes among the 60"):
+        prepare(root)
+
+
 @pytest.mark.parametrize(("num_classes", "lost"), [(8, 8), (8, 31), (16, 16), (16, 31)])
 def test_a_bit_that_would_be_lost_is_refused(root, monkeypatch, num_classes, lost):
     bits = np.ones((SCENES, SIDE, SIDE), dtype=np.int32)
@@ -345,6 +403,9 @@ def test_every_flipped_byte_is_found_by_check(root):
         ({"groups": [[0, 1], [1, 2]]}, "every scene in exactly one group"),
         ({"group_inputs": ["a"]}, "1 group_inputs for 20 groups"),
         ({"rgb": (0, 1, 4)}, "names bands outside 0 … 3"),
+        ({"modalities": {"a": (0, 1), "b": (2, 4)}}, r"b=\(2, 4\) names bands outside 0 … 3"),
+        ({"seasons": 7}, "expected 7 scenes of every place, all in one split"),
+        ({"seasons": 4}, "expected 4 scenes of every place, all in one split"),
     ],
 )
 def test_a_source_that_does_not_fit_together_is_refused(root, changes, message):

@@ -9,6 +9,10 @@ RANGES = ["0.1-0.3", "0.1-0.5", "0.1-0.7", "0.3-0.5", "0.3-0.7"]
 METHODS = {"none", "cutout", "cutmix", "cutmix_lp_map", "cutmix_lp_xai", "random_resized_crop", "random_rotate"}
 BOX_TABLES = {"table_ii": "DeepGlobe-ML", "table_iii": "BigEarthNet-S2", "table_iv": "TreeSatAI"}
 
+NOISY = ["single_modal", "mid_fusion", "late_fusion", "cromss_mid", "cromss_late"]  # pre-trained with noisy labels
+ENCODERS = ["random", "dino", "moco", *NOISY]
+PROTOCOLS = ["frozen", "fine_tuned"]
+
 
 def read(table: str) -> pandas.DataFrame:
     return published.table(f"label_propagation/{table}")
@@ -29,7 +33,7 @@ def gaps(table: str, method: str) -> list[float]:
 def test_names():
     assert published.names() == sorted(published.names())
     expected = {f"label_propagation/{table}" for table in ["figure_4", "table_i", *BOX_TABLES, "table_v"]}
-    assert expected <= set(published.names())
+    assert expected | {"cromss/table_1", "cromss/journal"} <= set(published.names())
 
 
 @pytest.mark.parametrize("name", published.names())
@@ -38,8 +42,8 @@ def test_every_file_is_tidy(name):
     assert len(frame) > 0
     assert not frame.duplicated().any()
     assert frame.columns.is_unique
-    assert frame["section"].notna().all()
-    assert "page" in frame.columns
+    assert {"section", "page"} <= set(frame.columns)
+    assert frame["section"].notna().all() or name.startswith("cromss/")  # not known there
     assert not any(str(column).startswith("Unnamed") for column in frame.columns)
 
 
@@ -185,9 +189,165 @@ def test_figure_4():
     assert without < worst < clean
 
 
-@pytest.mark.parametrize("typed", ["label_propagation/tableii", "table_ii", "label_propagation/table_ii.csv"])
-def test_unknown_name_points_to_the_nearest(typed):
-    with pytest.raises(ValueError, match="did you mean 'label_propagation/table_ii'") as error:
+def transfer(table: str = "table_1", metric: str = "miou", **where: str) -> pandas.Series:
+    """The metric by input, protocol and encoder; where: other columns and what they must hold."""
+    frame = published.table(f"cromss/{table}")
+    for column, value in where.items():
+        frame = frame[frame[column].isna() if value == "" else frame[column] == value]
+    return frame.set_index(["input", "protocol", "encoder"])[metric].sort_index()
+
+
+def test_cromss_tables_are_complete():
+    cells = [
+        (sensor, protocol, encoder)
+        for sensor in ["S1", "S2"]
+        for protocol in PROTOCOLS
+        for encoder in ENCODERS
+        if (sensor, encoder) != ("S1", "dino")
+    ]
+    frame = published.table("cromss/table_1")
+    assert frame[["input", "protocol", "encoder"]].apply(tuple, axis=1).tolist() == cells
+    assert set(frame["dataset"]) == {"DFC2020"}
+    scores = frame[["oa", "oa_sd", "aa", "aa_sd", "miou", "miou_sd"]]
+    assert scores.notna().all(axis=None)
+    assert (frame["oa"] > frame["aa"]).all()
+    assert (frame["aa"] > frame["miou"]).all()
+    assert frame[["oa_sd", "aa_sd", "miou_sd"]].max(axis=None) == 1.33
+
+
+@pytest.mark.parametrize(
+    ("sensor", "protocol", "sums"),
+    [
+        ("S1", "frozen", [424.43, 2.95, 316.49, 2.59, 236.15, 1.64]),
+        ("S1", "fine_tuned", [420.70, 3.71, 319.12, 4.12, 231.84, 2.69]),
+        ("S2", "frozen", [523.14, 4.81, 415.70, 3.46, 314.98, 2.42]),
+        ("S2", "fine_tuned", [525.42, 4.87, 412.42, 5.10, 314.49, 3.44]),
+    ],
+)
+def test_cromss_column_sums(sensor, protocol, sums):
+    rows = published.table("cromss/table_1").query("input == @sensor and protocol == @protocol")
+    found = rows[["oa", "oa_sd", "aa", "aa_sd", "miou", "miou_sd"]].sum()
+    assert found.tolist() == pytest.approx(sums)
+
+
+@pytest.mark.parametrize(
+    ("sensor", "protocol", "sums"),
+    [
+        ("S1", "frozen", [124.25, 142.59, 142.63, 141.73, 141.01, 141.11, 143.75]),
+        ("S1", "fine_tuned", [123.18, 137.09, 140.98, 140.54, 144.20, 144.68, 140.99]),
+        ("S2", "frozen", [133.04, 151.46, 151.92, 160.78, 163.11, 163.28, 168.27, 161.96]),
+        ("S2", "fine_tuned", [138.27, 150.51, 143.34, 161.31, 161.84, 163.91, 166.64, 166.51]),
+    ],
+)
+def test_cromss_row_sums(sensor, protocol, sums):
+    """OA, AA and mIoU of each encoder together."""
+    rows = published.table("cromss/table_1").query("input == @sensor and protocol == @protocol")
+    assert rows[["oa", "aa", "miou"]].sum(axis=1).tolist() == pytest.approx(sums)
+
+
+@pytest.mark.parametrize(
+    ("sensor", "protocol", "mid", "late"),
+    [
+        ("S1", "frozen", -0.26, 0.65),
+        ("S1", "fine_tuned", 1.31, -0.64),
+        ("S2", "frozen", 1.37, -0.47),
+        ("S2", "fine_tuned", 1.41, 0.79),
+    ],
+)
+def test_what_selection_adds_to_fusion(sensor, protocol, mid, late):
+    miou = transfer()[sensor, protocol]
+    assert miou["cromss_mid"] - miou["mid_fusion"] == pytest.approx(mid)
+    assert miou["cromss_late"] - miou["late_fusion"] == pytest.approx(late)
+
+
+@pytest.mark.parametrize(("protocol", "mid", "late"), [("frozen", 0.64, 0.71), ("fine_tuned", 0.11, 0.70)])
+def test_what_fusion_adds_to_single_modalities(protocol, mid, late):
+    miou = transfer()["S2", protocol]
+    assert miou["mid_fusion"] - miou["single_modal"] == pytest.approx(mid)
+    assert miou["late_fusion"] - miou["single_modal"] == pytest.approx(late)
+
+
+@pytest.mark.parametrize(
+    ("sensor", "protocol", "least", "most"),
+    [
+        ("S1", "frozen", 4.99, 5.64),
+        ("S1", "fine_tuned", 5.50, 6.81),
+        ("S2", "frozen", 9.38, 11.39),
+        ("S2", "fine_tuned", 7.50, 9.02),
+    ],
+)
+def test_what_noisy_labels_add_to_a_random_encoder(sensor, protocol, least, most):
+    miou = transfer()[sensor, protocol]
+    gains = miou[NOISY] - miou["random"]
+    assert [gains.min(), gains.max()] == pytest.approx([least, most])
+
+
+def test_noisy_labels_against_self_supervision():
+    """On S2 every noisy-label encoder is above MoCo and DINO in every score; on S1 not."""
+    for metric in ["oa", "aa", "miou"]:
+        for protocol in PROTOCOLS:
+            scores = transfer(metric=metric)["S2", protocol]
+            assert scores[NOISY].min() > scores[["moco", "dino"]].max()
+    s1 = transfer()["S1", "frozen"]
+    assert s1["late_fusion"] < s1["moco"]
+
+
+@pytest.mark.parametrize(
+    ("sensor", "protocol", "sums"),
+    [
+        ("S1", "frozen", [297.25, 225.34, 165.47, 215.99]),
+        ("S1", "fine_tuned", [290.88, 223.74, 158.14, 208.34]),
+        ("S2", "frozen", [456.42, 362.97, 272.38, 354.06]),
+        ("S2", "fine_tuned", [460.28, 363.88, 274.22, 355.59]),
+    ],
+)
+def test_cromss_journal_column_sums(sensor, protocol, sums):
+    rows = published.table("cromss/journal").query("input == @sensor and protocol == @protocol")
+    assert rows[["oa", "aa", "miou", "f1"]].sum().tolist() == pytest.approx(sums)
+
+
+@pytest.mark.parametrize(
+    ("sensor", "bands", "encoder", "frozen", "fine_tuned"),
+    [
+        ("S1", "", "random", 162.24, 159.52),
+        ("S1", "", "moco", 186.79, 178.86),
+        ("S1", "", "decur", 185.23, 174.75),
+        ("S1", "", "cromss_mid", 185.00, 184.04),
+        ("S1", "", "cromss_late", 184.79, 183.93),
+        ("S2", "13B", "random", 173.89, 182.49),
+        ("S2", "", "dino", 199.60, 199.54),
+        ("S2", "", "moco", 201.35, 189.44),
+        ("S2", "13B", "cromss_mid", 220.81, 223.64),
+        ("S2", "13B", "cromss_late", 215.21, 217.18),
+        ("S2", "9B", "cromss_mid", 214.71, 222.26),
+        ("S2", "9B", "cromss_late", 220.26, 219.42),
+    ],
+)
+def test_cromss_journal_row_sums(sensor, bands, encoder, frozen, fine_tuned):
+    """OA, AA, mIoU and F1 of an encoder together."""
+    sums = sum(transfer("journal", metric, bands=bands)[sensor] for metric in ["oa", "aa", "miou", "f1"])
+    assert [sums[protocol, encoder] for protocol in PROTOCOLS] == pytest.approx([frozen, fine_tuned])
+
+
+def test_cromss_journal_is_complete():
+    frame = published.table("cromss/journal")
+    assert len(frame) == 2 * (5 + 7)
+    assert set(frame["encoder"]) - set(ENCODERS) == {"decur"}
+    assert set(frame["protocol"]) == set(PROTOCOLS)
+    assert frame[["oa", "aa", "miou", "f1"]].notna().all(axis=None)
+
+
+@pytest.mark.parametrize(
+    ("typed", "nearest"),
+    [
+        ("label_propagation/tableii", "label_propagation/table_ii"),
+        ("label_propagation/table_ii.csv", "label_propagation/table_ii"),
+        ("figure_4", "label_propagation/figure_4"),
+        ("cromss/tabel_1", "cromss/table_1"),
+    ],
+)
+def test_unknown_name_points_to_the_nearest(typed, nearest):
+    with pytest.raises(ValueError, match=f"did you mean '{nearest}'") as error:
         published.table(typed)
     assert repr(typed) in str(error.value)
     for name in published.names():

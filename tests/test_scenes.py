@@ -3,6 +3,7 @@
 import hashlib
 import os
 import random
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -86,6 +87,7 @@ def test_the_checksum_names_the_content_and_reads_no_file(root):
 
 def test_a_thousand_flipped_bits_are_all_detected(root):
     folder, draw, detected = root / "bluemarble", random.Random(0), 0
+    scenes.load("bluemarble", root)  # that it was whole, and is kept in memory, is no excuse
     for trial in range(1_000):
         path = folder / FILES[trial % 3]
         whole = path.read_bytes()
@@ -100,6 +102,23 @@ def test_a_thousand_flipped_bits_are_all_detected(root):
     scenes.load("bluemarble", root)
 
 
+def test_an_archive_is_kept_until_it_is_another(root, tmp_path):
+    first = scenes.load("bluemarble", root)
+    assert scenes.load("bluemarble", str(root)) is first
+    path = root / "bluemarble" / "scenes.csv"
+    whole = path.read_text()
+    path.write_text(whole.replace("0,0,train", "0,0,test"))
+    with pytest.raises(scenes.DataError, match=r"scenes.csv is damaged"):
+        scenes.load("bluemarble", root)
+    seal(root / "bluemarble")
+    assert scenes.load("bluemarble", root).split("test").tolist() == [0, 3, 7, 11]
+    path.write_text(whole)
+    seal(root / "bluemarble")
+    assert scenes.load("bluemarble", root).split("test").tolist() == [3, 7, 11]
+    other = shutil.copytree(root / "bluemarble", tmp_path / "other" / "bluemarble")
+    assert scenes.load("bluemarble", other.parent) is not scenes.load("bluemarble", root)
+
+
 def test_every_flipped_bit_of_the_manifest_is_detected(root):
     manifest = root / "bluemarble" / "SHA256SUMS"
     whole = manifest.read_bytes()
@@ -111,7 +130,12 @@ def test_every_flipped_bit_of_the_manifest_is_detected(root):
             scenes.verify(root / "bluemarble")
 
 
-@pytest.mark.parametrize("content", [b"", b"\n", b"\xff\xfe", b"nonsense\n", b"0" * 64 + b"  ../../outside\n"])
+OUTSIDE = ("../../outside", "../outside", "../a/../b", "../a/b/c", "/etc/passwd", "a/b", "../../bluemarble/a.tif")
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"\n", b"\xff\xfe", b"nonsense\n", *(f"{'0' * 64}  {name}\n".encode() for name in OUTSIDE)]
+)
 def test_a_manifest_that_is_none_is_named(root, content):
     (root / "bluemarble" / "SHA256SUMS").write_bytes(content)
     with pytest.raises(scenes.DataError, match=r"SHA256SUMS is damaged: .*git checkout"):

@@ -13,6 +13,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from lightning_fabric import Fabric
 from safetensors.torch import save_file
 from torch import Generator, nn
@@ -44,7 +46,7 @@ class Toy:
         noise = torch.randn(images.shape, generator=generator).to(images.device)
         return images + self.noise * noise, self.labels[index.to(self.images.device)]
 
-    def loss(self, model, batch):
+    def loss(self, model, batch, epoch=0):
         return binary_cross_entropy_with_logits(model(batch[0]), batch[1])
 
     def evaluate(self, model):
@@ -210,7 +212,7 @@ def test_any_task_trains_through_the_same_loop():
         def batch(self, index, generator):
             return {"images": self.images[index], "maps": self.maps[index]}
 
-        def loss(self, model, batch):
+        def loss(self, model, batch, epoch=0):
             return cross_entropy(model(batch["images"]), batch["maps"])
 
         def evaluate(self, model):
@@ -255,9 +257,9 @@ def test_a_batch_is_made_in_full_precision_and_the_loss_in_that_of_the_device(mo
             precision["batch"] = torch.is_autocast_enabled("cpu")
             return super().batch(index, generator)
 
-        def loss(self, model, batch):
+        def loss(self, model, batch, epoch=0):
             precision["loss"] = torch.is_autocast_enabled("cpu")
-            return super().loss(model, batch)
+            return super().loss(model, batch, epoch)
 
     precision = {}
     mixed = Fabric(accelerator="cpu", devices=1, precision="bf16-mixed")  # as on a GPU
@@ -288,7 +290,7 @@ ROOMS = {"nothing": 0, "images": 10_608, "all": 10_609}
 
 @pytest.fixture(params=ROOMS)
 def room(request, monkeypatch):
-    monkeypatch.setattr(training, "_room", lambda device: ROOMS[request.param])
+    monkeypatch.setattr(training, "room", lambda device: ROOMS[request.param])
     return request.param
 
 
@@ -333,7 +335,7 @@ def test_streaming_trains_to_the_same_bits_as_data_on_the_device(tiny_scenes, cl
 
     history, weights, resident = trained()
     assert not resident
-    monkeypatch.setattr(training, "_room", lambda device: ROOMS["all"])
+    monkeypatch.setattr(training, "room", lambda device: ROOMS["all"])
     expected, same, resident = trained()
     assert resident == (kind != "area labels")
     assert history == expected
@@ -362,8 +364,8 @@ def test_images_that_do_not_fit_stay_in_their_file(tiny_scenes, room, tmp_path):
 def test_the_room_for_data_is_a_quarter_of_what_is_free(monkeypatch):
     monkeypatch.setattr(training.psutil, "virtual_memory", lambda: SimpleNamespace(available=4001))
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (801, 10**6))
-    assert training._room(CPU) == 1000
-    assert training._room(torch.device("cuda")) == 200
+    assert training.room(CPU) == 1000
+    assert training.room(torch.device("cuda")) == 200
 
 
 def test_given_labels_stand_in_for_the_data_sets_own_in_training_alone(classification, tiny_scenes):
@@ -401,7 +403,7 @@ def test_classification_loss_is_the_mean_cross_entropy_of_soft_or_hard_labels(cl
     for logit, label in zip(logits.flatten().tolist(), np.ravel(labels), strict=True):
         score = 1 / (1 + math.exp(-logit))
         expected.append(-label * math.log(score) - (1 - label) * math.log(1 - score))
-    found = classification().loss(lambda images: logits, (torch.zeros(2, 3, 4, 4), torch.tensor(labels)))
+    found = classification().loss(lambda images: logits, (torch.zeros(2, 3, 4, 4), torch.tensor(labels)), 0)
     assert found.item() == pytest.approx(np.mean(expected), rel=1e-6)
 
 
@@ -753,3 +755,67 @@ def test_on_cuda_too_streaming_gives_the_batches_of_data_on_the_device(tiny_scen
     torch.testing.assert_close(images.cpu(), tiny_scenes.normalise(tiny_scenes.images[index]))
     assert torch.equal(labels.cpu(), tiny_scenes.labels[index].float())
     assert torch.equal(given[0].cpu(), tiny_scenes.positions[index])
+
+
+# No validation scenes decide, and a rate that is halved
+
+
+class Falling(Toy):
+    """Whose val_loss is what it is told, an epoch each."""
+
+    watch = None
+
+    def __init__(self, losses):
+        super().__init__()
+        self.losses = list(losses)
+        self.told = iter(self.losses)
+
+    def evaluate(self, model):
+        return {"val_loss": next(self.told)}
+
+
+def test_without_a_metric_to_watch_the_last_epoch_counts():
+    class Unwatched(Scripted):
+        watch = None
+
+    task = Unwatched([3, 1, 2])
+    history, weights = fit(task, epochs=3)
+    assert [row["epoch"] for row in history] == [1, 2, 3]
+    assert differing_bits(weights, task.shown[2]) == 0
+
+
+def test_the_rate_is_halved_when_the_loss_has_not_fallen_for_long_enough():
+    losses = [5, 4, 4, 4, 3, 3, 3, 3, 3, 3]
+    history, _ = fit(Falling(losses), epochs=10, halve_after=1, learning_rate=0.08)
+    # two in a row without a lower one: after the fourth, the seventh and the ninth epoch
+    assert [row["learning_rate"] for row in history] == [0.08] * 4 + [0.04] * 3 + [0.02] * 2 + [0.01]
+
+
+@settings(deadline=None, derandomize=True, max_examples=100)
+@given(
+    losses=st.lists(st.integers(1, 5).map(float) | st.sampled_from([0.99995, 0.9998, 1.0]), max_size=30),
+    patience=st.integers(1, 4),
+)
+def test_halvings_are_those_of_reduce_on_plateau(losses, patience):
+    optimiser = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+    schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(
+        optimiser, "min", factor=0.5, patience=patience, threshold=1e-4, eps=0
+    )
+    for i, loss in enumerate(losses):
+        schedule.step(loss)
+        assert optimiser.param_groups[0]["lr"] == 0.5 ** training.halvings(losses[: i + 1], patience)
+
+
+def test_a_halved_rate_is_resumed_as_it_was(checkpoint):
+    losses = [5, 5, 5, 4, 4, 4]
+    expected, weights = fit(Falling(losses), epochs=6, halve_after=1)
+    with pytest.raises(StopIteration):
+        fit(Falling(losses[:4]), epochs=6, halve_after=1, checkpoint=checkpoint)
+    found, resumed = fit(Falling(losses[4:]), epochs=6, halve_after=1, checkpoint=checkpoint)
+    assert found == expected
+    assert differing_bits(weights, resumed) == 0
+
+
+def test_a_patience_that_cannot_be_is_refused():
+    with pytest.raises(ValueError, match="halve_after=0: expected a whole number ≥ 1"):
+        fit(halve_after=0)

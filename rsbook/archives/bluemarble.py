@@ -14,7 +14,6 @@ from rsbook.archives import geotiff
 from rsbook.scenes import DataError
 
 # IGBP classes 0–16 of MCD12C1 are grouped to the seven classes of the book.
-# can tell from every other (tests/test_bluemarble.py measures it).
 CLASSES = ("water", "forest", "rangeland", "grassland", "agriculture and built-up", "barren", "snow and ice")
 IGBP_TO_CLASS = (0, 1, 1, 1, 1, 1, 2, 2, 1, 2, 3, 2, 4, 4, 4, 6, 5)
 
@@ -30,8 +29,8 @@ def load(folder: Path, checksum: str) -> scenes.Scenes:
     Raises DataError for files that are not what they should be; `scenes.load` has checked the sha256 before.
     """
     corners, split_of_scene = read_windows(folder / "scenes.csv")
-    images = torch.from_numpy(_cut(geotiff.read(folder / "image.tif", (3, None, None), "uint8", CURE), corners))
-    maps = torch.from_numpy(_cut(read_map(folder / "igbp.tif")[None], corners)[:, 0])
+    images = torch.from_numpy(cut(geotiff.read(folder / "image.tif", (3, None, None), "uint8", CURE), corners))
+    maps = torch.from_numpy(cut(read_map(folder / "igbp.tif")[None], corners)[:, 0])
 
     min_pixels = int(PRESENCE * WINDOW * WINDOW)
     bits, labels = scenes.from_maps(maps, len(CLASSES), min_pixels)
@@ -76,7 +75,8 @@ def read_map(path: Path) -> np.ndarray:
     return sieve(np.asarray(IGBP_TO_CLASS, dtype=np.uint8)[igbp], size=MIN_SEGMENT)
 
 
-def _cut(layers: np.ndarray, corners: list[tuple[int, int]]) -> np.ndarray:
+def cut(layers: np.ndarray, corners: list[tuple[int, int]]) -> np.ndarray:
+    """Windows (N,C,32,32) of layers (C,H,W) by their upper left corners; raises DataError for one that lies outside."""
     height, width = (size - WINDOW for size in layers.shape[1:])
     if outside := [corner for corner in corners if not (0 <= corner[0] <= height and 0 <= corner[1] <= width)]:
         raise DataError(f"scenes.csv has a window at {outside[0]}, outside the image of {layers.shape[1:]}: {CURE}")

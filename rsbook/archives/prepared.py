@@ -2,8 +2,8 @@
 
 DIR/NAME/raw/ holds the archive as its publishers ship it. `rsbook.preparing` fills, in DIR/NAME/:
 images.npy (N,C,S,S), positions.npy (N,S,S) bit masks where there are maps (uint8 for up to 8 classes, uint16 for up to
-16, else int32), labels.npy (N,L) bool, scenes.csv (scene, split), manifest.json (all else), and SHA256SUMS, the last:
-only with it is the archive there.
+16, else int32; int32 with `map_positions`), labels.npy (N,L) bool, scenes.csv (scene, split), manifest.json (all else),
+and SHA256SUMS, the last: only with it is the archive there.
 """
 
 from __future__ import annotations
@@ -32,7 +32,10 @@ MANIFEST = (  # what is read of manifest.json: names, their type, and that of wh
     ("has_positions", bool, bool),
     ("scenes", dict, int),
     ("notes", dict, object),
+    ("modalities", dict, list),
+    ("seasons", int, int),
 )
+ADDED = {"modalities": {}, "seasons": 1}  # what a manifest says that was made before it had these
 
 # images (n,C,S,S), positions (n,S,S) bit masks, int32 or as they are stored, or None, labels (n,L) bool
 Patches = tuple[np.ndarray, np.ndarray | None, np.ndarray]
@@ -46,9 +49,11 @@ class Source:
     dtype: "uint8" or "uint16" · scenes: their names, in the order of the prepared arrays · splits: "train", "val" or
     "test" of each · groups: indices into scenes that are read together; each scene is in one group · read: indices of
     one group → Patches; worker processes call it, so it is a `functools.partial` of a function of a module, over plain
-    data · notes: counts found, beside the paper's · inputs: what tells the raw files that decide on all of this from
-    others (`identify`) · group_inputs: the same of the files of each group, so that a group whose files were mended is
-    read again and no other; empty where it would take too long.
+    data · notes: counts found, beside the paper's · modalities, seasons: as in Scenes · map_positions: class positions
+    are stored as int32, as Scenes has them, for 4 bytes a pixel on the disk instead of 1 or 2: `load` then maps them,
+    and converts none into memory, which would not hold those of a large archive · inputs: what tells the raw files that
+    decide on all of this from others (`identify`) · group_inputs: the same of the files of each group, so that a group
+    whose files were mended is read again and no other; empty where it would take too long.
     Raises ValueError when the parts do not fit together.
     """
 
@@ -66,6 +71,9 @@ class Source:
     groups: list[list[int]]
     read: Callable[[list[int]], Patches]
     notes: dict[str, Any] = field(default_factory=dict)
+    modalities: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    seasons: int = 1
+    map_positions: bool = False
     inputs: str = ""
     group_inputs: list[str] = field(default_factory=list)
 
@@ -78,15 +86,20 @@ class Source:
             raise ValueError(f"{self.name}: expected every scene in exactly one group")
         if self.group_inputs and len(self.group_inputs) != len(self.groups):
             raise ValueError(f"{self.name}: {len(self.group_inputs)} group_inputs for {len(self.groups)} groups")
-        if not all(0 <= band < len(self.bands) for band in self.rgb):
-            raise ValueError(f"{self.name}: rgb={self.rgb} names bands outside 0 … {len(self.bands) - 1}")
+        for name, bands in [("rgb", self.rgb), *self.modalities.items()]:
+            if not all(0 <= band < len(self.bands) for band in bands):
+                raise ValueError(f"{self.name}: {name}={bands} names bands outside 0 … {len(self.bands) - 1}")
+        places = [self.splits[i : i + self.seasons] for i in range(0, len(self.splits), self.seasons)]
+        if not all(len(set(splits)) == 1 and len(splits) == self.seasons for splits in places):
+            raise ValueError(f"{self.name}: expected {self.seasons} scenes of every place, all in one split")
 
     def arrays(self) -> dict[str, tuple[np.dtype, tuple[int, ...]]]:
         """Type and shape of each prepared array, by the name of its file."""
         n, side = len(self.scenes), (self.size, self.size)
         found = {"images.npy": (np.dtype(self.dtype), (n, len(self.bands), *side))}
         if self.has_positions:
-            found["positions.npy"] = (bits_dtype(len(self.classes)), (n, *side))
+            dtype = np.dtype("int32") if self.map_positions else bits_dtype(len(self.classes))
+            found["positions.npy"] = (dtype, (n, *side))
         return found | {"labels.npy": (np.dtype("bool"), (n, len(self.classes)))}
 
 
@@ -122,6 +135,8 @@ def load(folder: Path, checksum: str) -> scenes.Scenes:
     with _explained(folder):
         if len(splits) != len(maps["images"]):
             raise ValueError(f"{len(splits)} scenes in scenes.csv, {len(maps['images'])} in images.npy")
+        if len(splits) % manifest["seasons"]:
+            raise ValueError(f"{len(splits)} scenes, which are not of {manifest['seasons']} seasons each")
         if "positions" in maps:
             maps["positions"] = np.asarray(maps["positions"], dtype=np.int32)  # the map itself where it is int32
         tensors = {name: torch.from_numpy(array) for name, array in maps.items()}
@@ -137,6 +152,8 @@ def load(folder: Path, checksum: str) -> scenes.Scenes:
             min_pixels=manifest["min_pixels"],
             checksum=checksum,
             rgb=tuple(manifest["rgb"]),
+            modalities={name: tuple(bands) for name, bands in manifest["modalities"].items()},
+            seasons=manifest["seasons"],
         )
 
 
@@ -144,15 +161,18 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """What folder/manifest.json says; raises DataError where a part is missing or of another type."""
     path = folder / "manifest.json"
     with _explained(path):
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        manifest = ADDED | json.loads(path.read_text(encoding="utf-8"))
         for names, kind, inner in MANIFEST:
             for name in names.split():
                 value = manifest[name]
                 parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else []
                 if type(value) is not kind or not all(isinstance(part, inner) for part in parts):
                     raise ValueError(f"{name} is {value!r:.50}")
-        if len(manifest["rgb"]) != 3 or not all(0 <= band < len(manifest["mean"]) for band in manifest["rgb"]):
-            raise ValueError(f"rgb is {manifest['rgb']!r:.50}")
+        for name, bands in [("rgb", manifest["rgb"]), *manifest["modalities"].items()]:
+            if not all(type(band) is int and 0 <= band < len(manifest["mean"]) for band in bands):
+                raise ValueError(f"{name:.50} is {bands!r:.50}")
+        if len(manifest["rgb"]) != 3 or manifest["seasons"] < 1:
+            raise ValueError(f"rgb is {manifest['rgb']!r:.50}, seasons is {manifest['seasons']}")
     return manifest
 
 

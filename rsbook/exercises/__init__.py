@@ -26,19 +26,29 @@ from rsbook.exercises.scores import (
     check_pairs_ahead,
     check_spread_of_gain,
 )
+from rsbook.exercises.segments import (
+    check_average_accuracy,
+    check_enhanced,
+    check_kept_pixels,
+    check_precision,
+)
 
 __all__ = [
+    "check_average_accuracy",
     "check_blind_network",
     "check_border_growth",
     "check_changed_pixels",
     "check_changed_scenes",
     "check_costliest",
+    "check_enhanced",
     "check_iou",
     "check_kept_labels",
+    "check_kept_pixels",
     "check_lost_labels",
     "check_overlap",
     "check_pairs_ahead",
     "check_pixels_left",
+    "check_precision",
     "check_rectified",
     "check_shared_scenes",
     "check_small_crops",

@@ -6,5 +6,14 @@ from rsbook.widgets.explorer import various_scenes
 from rsbook.widgets.mask_explorer import MaskExplorer
 from rsbook.widgets.noise_laboratory import NoiseLaboratory
 from rsbook.widgets.results_explorer import ResultsExplorer
+from rsbook.widgets.selection_explorer import SelectionExplorer
 
-__all__ = ["BoxSampler", "CutMixExplorer", "MaskExplorer", "NoiseLaboratory", "ResultsExplorer", "various_scenes"]
+__all__ = [
+    "BoxSampler",
+    "CutMixExplorer",
+    "MaskExplorer",
+    "NoiseLaboratory",
+    "ResultsExplorer",
+    "SelectionExplorer",
+    "various_scenes",
+]
