@@ -155,7 +155,7 @@ def _local(gpus: Sequence[str | None]) -> Any:
     import dask
     from distributed import Nanny, Scheduler, SpecCluster
 
-    quiet = {"silence_logs": logging.CRITICAL}
+    quiet = {"silence_logs": logging.CRITICAL + 1}  # a client that leaves while others wait for the same is no news
     # a thread each: sums depend on how work is split; the memory is PyTorch's, and Dask would count it wrongly
     only_here = {"host": "127.0.0.1", "port": 0, "dashboard": False, "dashboard_address": "127.0.0.1:0"}
     options = {"nthreads": 1, "memory_limit": 0, **only_here, **quiet}

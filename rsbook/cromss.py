@@ -44,6 +44,8 @@ def pretrain(
     ranking: str = "global",
     ramp_share: float = 0.8,
     crop: int | None = None,
+    schedule: str = "cosine",
+    warm_up: int | None = None,
     halve_after: int | None = None,
     keep_epochs: Sequence[int] = (),
     root: str | Path | None = None,
@@ -56,8 +58,9 @@ def pretrain(
     map noise that is drawn from the seed and laid over the reference maps of training and validation scenes, None where
     the data set's maps are noisy themselves · train_scenes, val_scenes: the first so many of the training and the last
     so many of the validation split, None for all · ranking: of `selection.selection_weights` · ramp_share: the share of
-    the epochs in which selection ramps up (80 of 100 in the paper) · crop: pixels a side · halve_after: as in
-    `training.fit` · keep_epochs: evaluated epochs (from 1) after which the whole network is kept, to be looked at.
+    the epochs in which selection ramps up (80 of 100 in the paper) · crop: pixels a side · schedule, warm_up,
+    halve_after: as in `training.fit` · keep_epochs: evaluated epochs (from 1) after which the whole network is kept, to
+    be looked at.
 
     Returns the history (val_loss on noisy maps; where the noise is known, how well the masks of each modality find
     wrong pixels; the name of a kept network: `Pretraining.evaluate`), and the names of the kept encoders by modality.
@@ -96,6 +99,8 @@ def pretrain(
         learning_rate=learning_rate,
         weight_decay=weight_decay,
         evaluate_every=evaluate_every,
+        schedule=schedule,
+        warm_up=warm_up,
         halve_after=halve_after,
         device=device,
         checkpoint=checkpoint,
@@ -132,6 +137,8 @@ def transfer(
     train_split: str,
     train_scenes: int | None,
     weights: str | None = None,
+    schedule: str = "cosine",
+    warm_up: int | None = None,
     fixed_statistics: bool = False,
     root: str | Path | None = None,
     device: str = "auto",
@@ -141,7 +148,8 @@ def transfer(
 
     encoder: which of ENCODERS · weights: those of the encoder, as `pretrain` kept them, beside `checkpoint`; None for a
     random one · protocol: "frozen" or "fine_tuned" · depth: feature maps of the encoder that are used · width: of the
-    decoder · train_split, train_scenes: the first so many of that split, None for all · fixed_statistics: of batch
+    decoder · train_split, train_scenes: the first so many of that split, None for all · schedule, warm_up: as in
+    `training.fit` · fixed_statistics: of batch
     normalisation in a frozen encoder (the authors' code lets them adapt).
 
     Returns oa, aa, miou and f1 on the test split, from one confusion matrix, and the IoU of each class. Raises
@@ -176,6 +184,8 @@ def transfer(
         learning_rate=learning_rate,
         weight_decay=weight_decay,
         evaluate_every=epochs,
+        schedule=schedule,
+        warm_up=warm_up,
         device=device,
         checkpoint=checkpoint,
         progress=False,

@@ -40,7 +40,9 @@ def table(name: str) -> pandas.DataFrame:
         raise ValueError(f"{name!r} is not the name of a published table: write 'paper/table', without a path")
     known = names()
     if name not in known:
-        nearest = difflib.get_close_matches(name.removesuffix(".csv"), known, n=1, cutoff=0.0)
+        wanted = name.removesuffix(".csv")
+        compared = {one if "/" in wanted else one.split("/")[-1]: one for one in reversed(known)}
+        nearest = [compared[one] for one in difflib.get_close_matches(wanted, compared, n=1, cutoff=0.0)]
         hint = f"; did you mean {nearest[0]!r}? These exist: {', '.join(known)}" if nearest else f": {FOLDER} is empty"
         raise ValueError(f"there is no published table {name!r}{hint}")
     path = FOLDER / f"{name}.csv"

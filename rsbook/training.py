@@ -24,6 +24,7 @@ from rsbook.devices import resolve_device
 from rsbook.positions import AreaTables
 from rsbook.scenes import Scenes
 
+SCHEDULES = ("cosine", "constant")
 WARM_UP_STEPS = ((10_000, 10_000), (100, 100), (0, 0))  # (with more steps than this, warm up for so many)
 SLOWEST = 0.1  # the learning rate starts and ends at a tenth of its peak
 
@@ -61,6 +62,8 @@ def fit(
     weight_decay: float = 0.01,
     evaluate_every: int = 1,
     stop_after: int | None = None,
+    schedule: str = "cosine",
+    warm_up: int | None = None,
     halve_after: int | None = None,
     device: str = "auto",
     devices: int = 1,
@@ -69,10 +72,11 @@ def fit(
 ) -> list[dict[str, Any]]:
     """Train the model in place, leave it with the weights of its best validation epoch, and return the history.
 
-    AdamW with a schedule by step: linear warm-up from a tenth of the learning rate, then cosine back to a tenth
-    (section IV-B, with the lengths that the authors use elsewhere); or, with `halve_after`, a constant rate that is
-    halved after more than so many evaluations in which task.evaluate's `val_loss` has not fallen. Every epoch shuffles
-    and makes full batches; what is left over waits for another epoch. The best epoch is the first with the highest
+    AdamW. schedule: "cosine" is one by step, a linear warm-up from a tenth of the learning rate, then cosine back to a
+    tenth; warm_up is its length in steps, None for the rule of section IV-B, with the lengths that the authors use
+    elsewhere. "constant" is a constant rate; with `halve_after` it is halved after more than so many evaluations in
+    which task.evaluate's `val_loss` has not fallen. Every epoch shuffles and makes full batches; what is left over
+    waits for another epoch. The best epoch is the first with the highest
     task.watch, or the last when that is None. The history has one dict an evaluated epoch: epoch (from 1), loss (mean
     over its steps), learning_rate, and what task.evaluate returns. The result depends on model, task and settings
     alone: every epoch draws from its own generator, seeded by (seed, epoch), so on a CPU a run resumed from
@@ -85,8 +89,14 @@ def fit(
     stop_after = epochs if stop_after is None else stop_after
     least = {"seed": 0, "epochs": 1, "batch_size": 1, "evaluate_every": 1, "stop_after": 1, "devices": 1}
     given = (seed, epochs, batch_size, evaluate_every, stop_after, devices)
-    if halve_after is not None:
-        least["halve_after"], given = 1, (*given, halve_after)
+    for name, value in (("halve_after", halve_after), ("warm_up", warm_up)):
+        if value is not None:
+            least[name], given = 1, (*given, value)
+    if schedule not in SCHEDULES:
+        raise ValueError(f"schedule={schedule!r}: expected one of {', '.join(SCHEDULES)}")
+    if (halve_after if schedule == "cosine" else warm_up) is not None:
+        rule = "halve_after goes with a constant schedule, warm_up with a cosine"
+        raise ValueError(f"schedule={schedule!r}, halve_after={halve_after}, warm_up={warm_up}: {rule}")
     for (name, lowest), value in zip(least.items(), given, strict=True):
         if not isinstance(value, int) or value < lowest:
             raise ValueError(f"{name}={value!r}: expected a whole number ≥ {lowest}")
@@ -106,6 +116,8 @@ def fit(
         "weight_decay": weight_decay,
         "evaluate_every": evaluate_every,
         "stop_after": stop_after,
+        "schedule": schedule,
+        "warm_up": warm_up,
         "halve_after": halve_after,
     }
     fabric = _fabric(device, devices)
@@ -127,9 +139,10 @@ def halvings(losses: Iterable[float], patience: int) -> int:
     return halved
 
 
-def learning_rates(steps: int, peak: float) -> np.ndarray:
+def learning_rates(steps: int, peak: float, warm_up: int | None = None) -> np.ndarray:
     """Learning rate (steps,) of each step: linear warm-up from peak/10, then cosine down to peak/10."""
-    warm_up = next(length for more_than, length in WARM_UP_STEPS if steps > more_than or not more_than)
+    if warm_up is None:
+        warm_up = next(length for more_than, length in WARM_UP_STEPS if steps > more_than or not more_than)
     step = np.arange(steps)
     rising = SLOWEST + (1 - SLOWEST) * step / max(warm_up, 1)
     falling = SLOWEST + (1 - SLOWEST) * 0.5 * (1 + np.cos(np.pi * (step - warm_up) / max(steps - warm_up, 1)))
@@ -277,7 +290,9 @@ def _loop(
     )
     steps = task.size // batch_size
     peak, patience = settings["learning_rate"], settings["halve_after"]
-    rates = learning_rates(steps * settings["epochs"], peak)
+    rates = learning_rates(steps * settings["epochs"], peak, settings["warm_up"])
+    if settings["schedule"] == "constant":
+        rates[:] = peak
     wrapped, stepper = fabric.setup(model, optimiser)
     state = Checkpoint(checkpoint, settings, task.watch)
     first = state.restore(model, optimiser)  # once the weights are on their device, where the moments must follow them

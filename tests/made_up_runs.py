@@ -31,6 +31,34 @@ def noisy(method, scores, kind, fraction, intensity=None):
     return rows(method, LARGE, scores, **level)
 
 
+def transfers(encoders, modalities, protocols):
+    """Runs as `cromss.transfer` makes them, of three classes: one that some runs lack, one that no test scene holds."""
+    found = []
+    for p, protocol in enumerate(protocols):
+        for e, encoder in enumerate(encoders):
+            for s, seed in enumerate(SEEDS):
+                for m, modality in enumerate(modalities):
+                    miou = 0.3 + 0.05 * e + 0.1 * m + 0.02 * p * e + 0.01 * ((s * (e + 2)) % 5)
+                    scores = {"oa": miou + 0.3, "aa": miou + 0.1 - 0.03 * e, "miou": miou, "f1": miou + 0.05}
+                    found.append(
+                        {
+                            "fixed_statistics": False,
+                            "train_scenes": None,
+                            "weights": None if encoder == "random" else f"{encoder} {modality} {seed}",
+                            "dataset": "bluemarble_vegetation",
+                            **{"encoder": encoder, "modality": modality, "protocol": protocol, "seed": seed},
+                            **{"batch_size": 32, "learning_rate": 1e-3, "schedule": "cosine", "warm_up": None},
+                            **{"depth": 4, "width": 64, "train_split": "val"},
+                            **scores,
+                            "iou": [miou, None if seed == 43 else miou / 2, None],
+                            "history": [{"epoch": 20, "loss": 1.0 + seed}],
+                            "seconds": 1.0 + seed,
+                            "record": f"_runs/cromss.transfer/{encoder}_{modality}_{protocol}_{seed}.json",
+                        }
+                    )
+    return found
+
+
 def runs_table(*parts):
     """The rows of all parts."""
     return pd.DataFrame([row for part in parts for row in part])

@@ -518,3 +518,25 @@ def test_a_claims_table_holds_paper_ours_n_difference_and_verdict(monkeypatch):
     assert {name: "published" in kind for kind, name in heads}["paper"]
     assert json.loads(json.dumps(page.data)) == page.data
     assert page.data["rows"][1]["metric"] == "map_micro"
+
+
+@pytest.mark.parametrize(
+    ("measure", "said"),
+    [
+        ([], "Claims: points of mAP macro (micro where said), mean ± standard deviation over n seeds; quick on x."),
+        (["points of mean IoU"], "Claims: points of mean IoU, mean ± standard deviation over n seeds; quick on x."),
+        (["<i>IoU</i>"], "Claims: &lt;i&gt;IoU&lt;/i&gt;, mean ± standard deviation over n seeds; quick on x."),
+    ],
+)
+def test_a_claims_table_says_what_its_numbers_measure(monkeypatch, measure, said):
+    left = []
+    monkeypatch.setattr(figures, "display", lambda data, **options: left.append(data))
+    frame = reliable(AS_CLAIMED)
+    page = claims.claims_table(frame, "quick on x", *measure)
+    caption = re.search(r"<caption>(.*?) <a ", page.html, re.S)[1]
+    assert caption == (
+        f"{said} A claim about several cases is as good as its worst. The difference is ours less the paper&#x27;s."
+    )
+    assert page.data == {"rsbook": "claims", "where": "quick on x", "rows": frame.to_dict("records")}
+    assert len(left) == 6  # what other pages get says nothing of it
+    assert "IoU" not in str(left)

@@ -15,7 +15,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Generator, tensor
 
-from rsbook import comparisons, exercises, label_propagation, metrics, mixing, noise, planning, positions
+from rsbook import (
+    comparisons,
+    cromss,
+    exercises,
+    label_propagation,
+    metrics,
+    mixing,
+    noise,
+    planning,
+    positions,
+    presets,
+    segmentation,
+)
 
 ROOT = Path(__file__).parents[1]
 NAMES = planning.find([], ROOT)
@@ -68,6 +80,16 @@ FITS = (AREA * RATIO <= 1) & (AREA / RATIO <= 1)
 EDGES = [int((m[:, :, 1:] != m[:, :, :-1]).sum()) for m in (MAPS, NOISY)]
 RECTIFIED = MAPS[:, 2::4, 2::4].repeat_interleave(4, 1).repeat_interleave(4, 2)
 LEFT = TABLES.totals() - TABLES.counts(BOXES)
+
+CONFUSED = torch.where(dice(12, 16, 16) < tensor([0.1, 0.3, 0.5])[MAPS], (MAPS + 1) % 3, MAPS)  # by class
+HAD, NAMED, STAYED = (maps.flatten().bincount(minlength=3) for maps in (MAPS, CONFUSED, MAPS[MAPS == CONFUSED]))
+SURE, BESIDE = dice(4, 8, 8), dice(5, 8, 8)[1:]
+CONFUSION = tensor([[50, 10, 0], [5, 20, 5], [0, 4, 6]])  # 76 of 100 pixels are right
+RECALLS, PRECISIONS = (50 / 60, 20 / 30, 6 / 10), (50 / 55, 20 / 34, 6 / 11)
+IOUS, F1S = (50 / 65, 20 / 44, 6 / 15), (100 / 115, 40 / 64, 12 / 21)
+WEIGHTS = (1.6 * dice(7, 9, 9)[1:]).clamp(max=1)
+BAD = dice(6, 9, 9) < 0.35 - 0.2 * WEIGHTS
+LOW = WEIGHTS < 1
 
 
 def every_run():
@@ -284,6 +306,67 @@ CASES = {
             -3,
         ],
     ),
+    "kept_pixels": (
+        (MAPS, CONFUSED, 3),
+        100 * STAYED / HAD,
+        [
+            STAYED / HAD,
+            100 * STAYED / NAMED,
+            100 * STAYED / MAPS.numel(),
+            100 * NAMED / HAD,
+            STAYED,
+            100 - 100 * STAYED / HAD,
+            share(MAPS == CONFUSED),
+            tensor([share(MAPS.eq(c) == CONFUSED.eq(c)) for c in range(3)]),
+            (100 * STAYED / HAD)[:2],
+            torch.full((3,), torch.inf),
+        ],
+    ),
+    "enhanced": (
+        (SURE, BESIDE),
+        (SURE + SURE * BESIDE) / 2,
+        [
+            (BESIDE + SURE * BESIDE) / 2,
+            (SURE + BESIDE) / 2,
+            SURE * BESIDE,
+            SURE + SURE * BESIDE,
+            SURE,
+            ((SURE + SURE * BESIDE) / 2)[0],
+            SURE / 0,
+        ],
+    ),
+    "average_accuracy": (
+        (CONFUSION,),
+        100 * sum(RECALLS) / 3,
+        [
+            sum(RECALLS) / 3,
+            100 * CONFUSION.trace() / CONFUSION.sum(),
+            100 * sum(IOUS) / 3,
+            100 * sum(F1S) / 3,
+            100 * sum(PRECISIONS) / 3,
+            100 * sum(RECALLS),
+            tensor(RECALLS),
+            60,
+            CONFUSION.trace() + 50,
+        ],
+    ),
+    "precision": (
+        (WEIGHTS, BAD),
+        share(BAD[LOW]),
+        [
+            BAD[LOW].float().mean(),
+            share(LOW[BAD]),
+            share(LOW & BAD),
+            (LOW & BAD).sum(),
+            share(BAD),
+            share(LOW),
+            share(~BAD[LOW]),
+            share(BAD[~LOW]),
+            WEIGHTS[LOW],
+            0,
+            101,
+        ],
+    ),
 }
 ABSURD = [
     None,
@@ -416,10 +499,14 @@ def test_an_answer_that_fights_back_gets_a_hint():
         ("changed_pixels", 50.0, (MAPS, None)),
         ("lost_labels", torch.zeros(3), (BEFORE, AFTER[:5])),
         ("blind_network", 50.0, (SHARE[:2], LABELS)),
+        ("kept_pixels", torch.zeros(3), (MAPS, CONFUSED[:5], 3)),
+        ("enhanced", SURE, (SURE, BESIDE[:3])),
+        ("average_accuracy", 50.0, (torch.zeros(3, 3),)),
+        ("precision", 50.0, (WEIGHTS, BAD[:, :4])),
     ],
 )
 def test_a_fault_of_the_page_is_not_blamed_on_the_answer(name, answer, context):
-    with pytest.raises((KeyError, TypeError, AttributeError, RuntimeError)):
+    with pytest.raises((KeyError, TypeError, AttributeError, RuntimeError, ValueError)):
         getattr(exercises, f"check_{name}")(answer, *context)
 
 
@@ -453,6 +540,16 @@ def test_a_check_that_has_nothing_to_check_says_so():
     assert "no pair" in exercises.check_pairs_ahead(1.0, lone).text
     assert "no pair" in exercises.check_pairs_ahead(1.0, EVERY.iloc[:0]).text
     assert "No map has changed" in exercises.check_kept_labels(1.0, MAPS, MAPS, BEFORE[:12], KEPT).text
+    assert "no precision" in exercises.check_precision(1.0, torch.ones(6, 9, 9), BAD).text
+
+
+def test_a_class_that_is_not_there_keeps_no_share_and_is_no_part_of_a_mean():
+    """What the solutions of the pages make of it is right: the mean of nothing."""
+    means = torch.cat([100 * STAYED / HAD, tensor([torch.nan])])
+    assert state(exercises.check_kept_pixels(means, MAPS, CONFUSED, 4)) == "right"
+    assert state(exercises.check_kept_pixels(means.nan_to_num(50), MAPS, CONFUSED, 4)) == "hint"
+    wider = torch.nn.functional.pad(CONFUSION, (0, 1, 0, 1))
+    assert state(exercises.check_average_accuracy(100 * sum(RECALLS) / 3, wider)) == "right"
 
 
 # What the pages print
@@ -498,6 +595,22 @@ def variables(data):
     }
 
 
+def variables_of_cromss(data):
+    """The same for the pages of Part II, whose maps have a class a pixel."""
+    index, mixture = data.split("train"), presets.load("cromss", "smoke", "bluemarble_vegetation")["noise"]
+    clean = segmentation.maps_of(data, index)
+    logits = torch.randn(3, 2, len(index), len(data.classes), *clean.shape[1:], generator=Generator().manual_seed(0))
+    return {
+        "data": data,
+        "index": index,
+        "seeds": [42],
+        "chosen": {"noise": mixture},
+        "clean": clean,
+        "noisy": cromss.noisy_maps(data, index, mixture, (42, 0)),
+        "logits": logits,
+    }
+
+
 def run_cell(code, names):
     """What the last line of a cell shows."""
     *body, last = ast.parse(code).body
@@ -522,7 +635,10 @@ def test_the_solution_of_a_page_passes_its_check(name, tiny_scenes):
             else []
         )
         exec(compile(ast.Module(imports, []), "imports", "exec"), names)
-    names |= {key: value for key, value in variables(tiny_scenes).items() if not (key == "noisy" and key in names)}
+    if name.startswith("cromss/"):
+        names |= variables_of_cromss(tiny_scenes)
+    else:
+        names |= {key: value for key, value in variables(tiny_scenes).items() if not (key == "noisy" and key in names)}
     assert state(run_cell(code, dict(names))) == "open"
     solved = re.sub(r"^answer = \.\.\..*\n", lambda _: solution, code, flags=re.M)
     shown = run_cell(solved, dict(names))
@@ -533,5 +649,6 @@ def test_every_check_is_on_a_page_and_says_on_which():
     used = {name: re.findall(r"exercises\.(check_\w+)", source(cells(name)[-3])) for name in NAMES}
     assert sorted(check for checks in used.values() for check in checks) == sorted(f"check_{case}" for case in CASES)
     for name, checks in used.items():
+        page = name.removeprefix("label_propagation/")  # pages of other parts have the same names
         for found in checks:
-            assert f"({name.split('/')[1]})" in " ".join(inspect.getdoc(getattr(exercises, found)).split())
+            assert f"({page})" in " ".join(inspect.getdoc(getattr(exercises, found)).split())

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import Generator
 
-from rsbook import label_propagation, noise, presets
+from rsbook import cromss, label_propagation, noise, presets, scenes, segmentation
+from rsbook.archives import bluemarble_vegetation, sentinel
 
 
 @pytest.mark.parametrize("work", presets.PRESETS)
@@ -132,6 +133,7 @@ def test_work_grows_from_smoke_to_full():
     [
         ("label_propagatoin", "quick", "work='label_propagatoin': expected one of label_propagation"),
         ("label_propagation", "fast", "preset='fast': expected one of smoke, quick, full"),
+        ("cromss", "", "preset='': expected one of smoke, quick, full"),
     ],
 )
 def test_unknown_names_are_errors_that_list_the_known(work, preset, message):
@@ -147,3 +149,180 @@ def test_a_page_that_changes_its_preset_changes_no_other():
     for levels in chosen["noise_levels"].values():
         levels.clear()
     assert repr(presets.load("label_propagation", "quick")) == before
+
+
+# Part II
+
+
+CROMSS = ("bluemarble_vegetation", "ssl4eo")
+
+
+def pretrained(chosen):
+    """What the pages pre-train, as rows of the results."""
+    study = cromss.study(cromss.METHODS, list(chosen["modalities"]), chosen["seeds"])
+    return [row | {"weights": {name: f"of {name}" for name in row["modalities"]}} for row in study]
+
+
+@pytest.mark.parametrize("preset", ["smoke", "quick", "full"])
+@pytest.mark.parametrize("dataset", CROMSS)
+def test_settings_of_cromss_are_all_that_its_runs_need(preset, dataset):
+    chosen = presets.load("cromss", preset, dataset)
+    modalities, where = list(chosen["modalities"]), {"root": None, "device": "cpu", "checkpoint": None}
+    signature = inspect.signature(cromss.pretrain)
+    for row in cromss.study(cromss.METHODS, modalities, chosen["seeds"]):
+        signature.bind(dataset=dataset, noise=chosen["noise"], **row, **chosen["training"], **where)
+    signature = inspect.signature(cromss.transfer)
+    rows = cromss.transfers(pretrained(chosen), modalities)
+    assert len(rows) == len(chosen["seeds"]) * len(modalities) * len(cromss.PROTOCOLS) * len(cromss.ENCODERS)
+    for row in rows:
+        signature.bind(**row, **chosen["transfer"], **where)
+    assert chosen["noise_training"].keys() <= chosen["training"].keys()
+    for settings in (chosen["training"], chosen["training"] | chosen["noise_training"]):
+        assert settings["epochs"] % settings["evaluate_every"] == 0
+        assert settings["train_scenes"] is None or settings["train_scenes"] >= settings["batch_size"]
+
+
+@pytest.mark.parametrize("preset", ["smoke", "quick", "full"])
+def test_the_kinds_of_noise_of_part_ii_come_alone_and_bind(preset):
+    chosen = presets.load("cromss", preset, "bluemarble_vegetation")
+    levels = chosen["noise_levels"]
+    study = cromss.study(["mid_fusion", "cromss_mid"], list(chosen["modalities"]), chosen["seeds"])
+    rows = cromss.with_noise(study, [[(kind, *level)] for kind in levels for level in levels[kind]])
+    signature = inspect.signature(cromss.pretrain)
+    maps = torch.arange(2 * 32 * 32).view(2, 32, 32) // 40 % 3
+    for row in rows:
+        signature.bind(dataset="x", **row, **chosen["training"] | chosen["noise_training"])
+    for kind, fraction, intensity in {tuple(row["noise"][0]) for row in rows}:
+        options = {"num_classes": 3, "background": -1, "generator": Generator().manual_seed(0)}
+        noise.simulate(kind, maps, fraction=fraction, intensity=intensity, **options)
+    assert len(rows) == sum(map(len, levels.values())) * len(study)
+
+
+@pytest.mark.parametrize("dataset", CROMSS)
+def test_rates_are_three_fractions_at_the_highest_intensity(dataset):
+    highest = {  # of the scenes of 32 pixels
+        "mask_shift": 10,
+        "dilation_erosion": 10,
+        "rectify_borders": 8,
+        "border_deformation": 20,
+        "segment_swap": None,
+        "class_swap": None,
+    }
+    for preset in ("quick", "full"):
+        levels = presets.load("cromss", preset, dataset)["noise_levels"]
+        assert list(levels) == list(noise.KINDS)
+        for kind, found in levels.items():
+            fractions = [0.1, 0.2, 0.3] if kind.endswith("swap") else [0.25, 0.5, 1.0]
+            assert found == [(fraction, highest[kind]) for fraction in fractions]
+    smoke = presets.load("cromss", "smoke", dataset)["noise_levels"]
+    assert smoke == {kind: [(0.3 if kind.endswith("swap") else 1.0, highest[kind])] for kind in noise.KINDS}
+
+
+def test_full_is_the_protocol_of_the_workshop_paper():
+    full = presets.load("cromss", "full", "ssl4eo")
+    assert len(full["seeds"]) == 3
+    assert full["noise"] is None  # Dynamic World's maps are noisy themselves
+    assert full["modalities"] == {"s1": "S1", "s2": "S2"}
+    assert full["training"] == {
+        "network": "resnet50",
+        "epochs": 100,
+        "batch_size": 128,
+        "learning_rate": 5e-4,
+        "weight_decay": 0.0,
+        "evaluate_every": 1,
+        "train_scenes": None,
+        "val_scenes": None,
+        "schedule": "constant",
+        "warm_up": None,
+        "halve_after": 30,
+        "crop": 256,
+    }
+    assert full["transfer"] == {
+        "dataset": "dfc2020",
+        "train_split": "train",
+        "train_scenes": None,
+        "network": "resnet50",
+        "depth": 3,
+        "width": 512,
+        "epochs": 50,
+        "batch_size": 32,
+        "learning_rate": 5e-5,
+        "weight_decay": 0.0,
+        "schedule": "constant",
+        "warm_up": None,
+    }
+    defaults = {name: p.default for name, p in inspect.signature(cromss.pretrain).parameters.items()}
+    assert (defaults["ranking"], defaults["ramp_share"]) == ("global", 0.8)  # all pixels; 80 of 100 epochs
+    assert not inspect.signature(cromss.transfer).parameters["fixed_statistics"].default  # as the authors' code
+
+
+def test_work_of_cromss_grows_from_smoke_to_full():
+    amounts = []
+    for name in ("smoke", "quick", "full"):
+        chosen = presets.load("cromss", name, "bluemarble_vegetation")
+        training, transfer = chosen["training"], chosen["transfer"]
+        shorter = training | chosen["noise_training"]
+        amounts.append(
+            (
+                len(pretrained(chosen)) * training["epochs"] * (training["train_scenes"] or 2016),
+                len(pretrained(chosen)) * transfer["epochs"] * transfer["width"],
+                sum(map(len, chosen["noise_levels"].values())) * shorter["epochs"] * (shorter["train_scenes"] or 2016),
+            )
+        )
+        assert shorter["epochs"] <= training["epochs"]
+    for each in zip(*amounts, strict=True):
+        assert list(each) == sorted(set(each))
+    assert len(presets.load("cromss", "quick", "ssl4eo")["seeds"]) >= 3
+
+
+@pytest.mark.parametrize("dataset", ["bluemarble", "dfc2020", "", "ssl4eo "])
+def test_a_data_set_without_settings_is_refused_by_name(dataset):
+    message = f"dataset='{dataset}': cromss has settings for bluemarble_vegetation, ssl4eo"
+    with pytest.raises(ValueError, match=message):
+        presets.load("cromss", "quick", dataset)
+
+
+def test_modalities_are_those_of_the_archives_and_stand_beside_both_inputs():
+    for dataset, there in zip(CROMSS, (bluemarble_vegetation.MODALITIES, sentinel.MODALITIES), strict=True):
+        modalities = presets.load("cromss", "quick", dataset)["modalities"]
+        assert list(modalities.values()) == ["S1", "S2"]
+        assert modalities.keys() <= there.keys()
+
+
+def test_a_page_of_part_ii_that_changes_its_preset_changes_no_other():
+    before = repr(presets.load("cromss", "quick", "bluemarble_vegetation"))
+    chosen = presets.load("cromss", "quick", "bluemarble_vegetation")
+    chosen["noise"][0][1] = 0.5
+    chosen["modalities"].clear()
+    chosen["transfer"]["epochs"] = chosen["noise_training"]["epochs"] = 1
+    assert repr(presets.load("cromss", "quick", "bluemarble_vegetation")) == before
+    assert presets.MIXTURE[0][1] == 1.0
+
+
+@pytest.fixture(scope="module")
+def vegetation():
+    return scenes.load("bluemarble_vegetation")
+
+
+def test_the_mixture_leaves_as_many_pixels_right_as_dynamic_world_has(vegetation):
+    index = vegetation.split("train")[:512]
+    clean = segmentation.maps_of(vegetation, index)
+    chosen = presets.load("cromss", "quick", "bluemarble_vegetation")
+    assert chosen["noise"] == presets.MIXTURE
+    noisy = cromss.noisy_maps(vegetation, index, chosen["noise"], (42, 0))
+    assert (clean >= 0).all()
+    assert 0.70 <= (noisy == clean).float().mean() <= 0.75
+
+
+@pytest.mark.parametrize("preset", ["smoke", "quick", "full"])
+def test_embedded_scenes_are_as_many_as_are_asked_for_and_serve_one_purpose(preset, vegetation):
+    """Encoders are tested with few clean scenes that pre-training has not seen, as few as DFC2020 has."""
+    chosen = presets.load("cromss", preset, "bluemarble_vegetation")
+    training, transfer = chosen["training"], chosen["transfer"]
+    there = {name: len(vegetation.split(name)) for name in ("train", "val", "test")}
+    assert (training["train_scenes"] or 1) <= there["train"]
+    assert transfer["train_split"] == "val"
+    if training["val_scenes"] is not None:  # the last ones; the transfer takes the first
+        assert training["val_scenes"] + transfer["train_scenes"] <= there["val"]
+    shares = [n / (n + tested) for n, tested in ((transfer["train_scenes"], there["test"]), (986, 5128))]
+    assert shares[0] == pytest.approx(shares[1], abs=0.005)

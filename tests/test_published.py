@@ -343,6 +343,8 @@ def test_cromss_journal_is_complete():
         ("label_propagation/tableii", "label_propagation/table_ii"),
         ("label_propagation/table_ii.csv", "label_propagation/table_ii"),
         ("figure_4", "label_propagation/figure_4"),
+        ("table_ii", "label_propagation/table_ii"),
+        ("journl", "cromss/journal"),
         ("cromss/tabel_1", "cromss/table_1"),
     ],
 )

@@ -11,9 +11,9 @@ import pandas as pd
 import pytest
 import traitlets
 from explorer_page import copy_state, wait_two_frames, write_page
-from made_up_runs import LARGE, SMALL, noisy, rows, runs_table
+from made_up_runs import LARGE, SMALL, noisy, rows, runs_table, transfers
 
-from rsbook import figures, results, scenes
+from rsbook import cromss, cromss_findings, figures, label_propagation, results, scenes
 from rsbook.widgets import ResultsExplorer
 from rsbook.widgets.run_columns import SETTINGS
 
@@ -34,6 +34,19 @@ def made_up(**changes):
     )
     runs["average_precision"] = [[m, m / 2, None] for m in runs["map_macro"]]
     return runs.assign(**changes)
+
+
+PART_TWO = {
+    "metrics": {"miou": "mean IoU", "oa": "OA", "aa": "AA"},
+    "per_class": {"iou": "IoU"},
+    "method": "encoder",
+    "colours": cromss_findings.COLOURS,
+}
+
+
+def transferred():
+    """Runs of Part II: six encoders, two modalities, two protocols, three seeds."""
+    return runs_table(transfers(cromss.ENCODERS, ("vegetation", "optical"), cromss.PROTOCOLS))
 
 
 def by_hand(runs, metric="map_macro"):
@@ -222,10 +235,86 @@ def test_masks_of_weaker_networks_are_another_group():
 
 
 def test_settings_are_the_parameters_of_a_training():
-    from rsbook import label_propagation  # not at the top: it imports timm
+    parameters = {
+        name for train in (label_propagation.train, cromss.transfer) for name in inspect.signature(train).parameters
+    }
+    no_settings = {"stage_one", "weights", "root", "device", "checkpoint"}
+    assert set(SETTINGS) - {"stage_one_epochs"} == parameters - no_settings
 
-    parameters = set(inspect.signature(label_propagation.train).parameters)
-    assert set(SETTINGS) - {"stage_one_epochs"} == parameters - {"stage_one", "root", "device", "checkpoint"}
+
+@pytest.mark.parametrize("metric", ["miou", "oa", "aa"])
+def test_runs_with_other_scores_and_other_methods(metric):
+    runs = transferred()
+    made = ResultsExplorer(runs, CLASSES, **PART_TWO)
+    assert made.metric == "miou"
+    made.metric = metric
+    assert [c["name"] for c in made.columns if c["offered"]] == ["encoder", "modality", "protocol", "seed"]
+    assert made.group_by == ["encoder", "modality", "protocol"]
+    found = made.read_out()
+    expected = runs.groupby(made.group_by, sort=False)[metric].agg(["mean", "std"]).reset_index()
+    assert found[made.group_by].to_numpy().tolist() == expected[made.group_by].to_numpy().tolist()
+    assert found["mean"].tolist() == pytest.approx(expected["mean"].tolist(), abs=1e-6)
+    assert found["sd"].tolist() == pytest.approx(expected["std"].tolist(), abs=1e-6)
+    assert found["runs"].tolist() == [3] * 24
+
+    made.reference = ["mid_fusion", "optical", "fine_tuned"]
+    by_seed = runs.set_index([*made.group_by, "seed"])[metric].sort_index()
+    differences = by_seed["cromss_mid", "optical", "fine_tuned"] - by_seed["mid_fusion", "optical", "fine_tuned"]
+    row = made.read_out().set_index(made.group_by).loc[("cromss_mid", "optical", "fine_tuned")]
+    assert row["difference"] == pytest.approx(differences.mean(), abs=1e-6)
+    assert row["difference_sd"] == pytest.approx(differences.std(), abs=1e-6)
+    assert (row["seeds"], row["above"]) == (3, (differences > 0).sum())
+
+    made.filters = {"modality": ["optical"], "protocol": ["frozen"], "seed": ["42", "44"]}
+    chosen = runs.query("modality == 'optical' and protocol == 'frozen' and seed != 43")
+    assert made.selection()[metric].tolist() == pytest.approx(chosen[metric].tolist(), abs=1e-6)
+    made.pair = [["random", "optical", "frozen"], ["cromss_late", "optical", "frozen"]]
+    classes = made.read_out_classes().set_index("class")
+    iou = chosen.set_index("encoder")["iou"]
+    assert classes.loc["forest", "second"] == pytest.approx(statistics.mean(i[1] for i in iou["cromss_late"]), abs=1e-6)
+    assert classes.loc["water", "first"] == pytest.approx(statistics.mean(i[0] for i in iou["random"]), abs=1e-6)
+    assert classes.loc["barren", ["first", "second", "difference"]].isna().all()
+
+
+def test_other_scores_and_methods_have_their_names_and_colours_everywhere():
+    made = ResultsExplorer(transferred(), CLASSES, **PART_TWO)
+    assert made.read_out_csv().splitlines()[0] == (
+        "encoder,modality,protocol,dataset,depth,width,batch_size,learning_rate,schedule,train_split,fixed_statistics,seed,"
+        "miou,oa,aa,iou_water,iou_forest,iou_barren,record"
+    )
+    assert made.head == made.read_out_csv().splitlines()[0]
+    assert made.method_colours == [cromss_findings.COLOURS[name] for name in cromss.ENCODERS]
+    labels = [made._label(key) for key in made._groups()]
+    assert labels[:2] == ["random encoder · vegetation · frozen", "random encoder · optical · frozen"]
+    assert labels[-1] == "CromSS-lateF · optical · fine-tuned"
+    for text in ("mean IoU", "OA", "AA", *labels):
+        assert text in made.fallback.html
+    state = json.dumps({name: getattr(made, name) for name in made.keys if not name.startswith("_")}, default=str)
+    for text in ("mAP", "map_m", "verage precision", "average_precision", "weights", "history"):
+        assert text not in made.fallback.html + made.fallback.text + state
+    with pytest.raises(traitlets.TraitError, match="metric='map_macro': expected one of miou, oa, aa"):
+        made.metric = "map_macro"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({}, "have no method, map_macro, map_micro and average_precision"),
+        (PART_TWO | {"method": "coder", "per_class": {"ious": "IoU"}}, "have no coder and ious"),
+        (PART_TWO | {"per_class": {"iou": "IoU", "f1": "F1"}}, "per_class=.*exactly one"),
+        (PART_TWO | {"metrics": {}}, "metrics={}.*one column or more"),
+        (PART_TWO | {"per_class": {"history": "loss"}}, "history of row 0 is .*expected 3 numbers"),
+    ],
+)
+def test_scores_and_methods_that_are_not_there_are_said(changes, message):
+    with pytest.raises(ValueError, match=message):
+        ResultsExplorer(transferred(), CLASSES, **changes)
+
+
+def test_any_column_can_be_the_method():
+    made = ResultsExplorer(transferred().assign(fusion="early"), CLASSES, **PART_TWO | {"method": "fusion"})
+    assert made.columns[0]["name"] == "fusion"
+    assert made.method_colours == ["#1f77b4"]
 
 
 @pytest.mark.parametrize(
@@ -384,6 +473,42 @@ def test_the_downloaded_csv_is_the_one_of_python(opened):
     assert text == made.read_out_csv()
     assert len(text.splitlines()) == 1 + 10
     assert_shown_is_read_out(page, made)
+
+
+def test_other_scores_and_methods_on_a_page_as_a_notebook_saves_it(opened):
+    made = ResultsExplorer(transferred(), CLASSES, name="transfer", **PART_TWO)
+    for name in ("columns", "scores", "origins", "metrics", "per_class"):  # nbformat sorts the keys of what it writes
+        setattr(made, name, json.loads(json.dumps(getattr(made, name), sort_keys=True)))
+    page = opened(made)
+    assert_shown_is_read_out(page, made)
+    assert page.locator(".rsbook-title").all_inner_texts() == ["mean IoU, %", "IoU of each class, %"]
+    assert page.get_by_label("Metric", exact=True).locator("option").all_inner_texts() == ["mean IoU", "OA", "AA"]
+    summaries = page.locator(".rsbook-several > summary").all_inner_texts()
+    assert summaries == ["encoder: all", "modality: all", "protocol: all", "seed: all", "Group by: all"]
+    assert downloaded(page) == ("transfer.csv", made.read_out_csv())
+
+    colours = page.locator(".rsbook-group .rsbook-strip").evaluate_all(
+        "(all) => all.map((one) => one.style.getPropertyValue('--method-colour'))"
+    )
+    assert colours == [cromss_findings.COLOURS[row.encoder] for row in made.read_out().itertuples()]
+    page.locator(".rsbook-several > summary").nth(2).click()
+    page.get_by_role("group", name="protocol").get_by_label("fine-tuned").uncheck()
+    option(page, "Metric", "AA")
+    option(page, "Order", "best first")
+    option(page, "First group", "random encoder · optical · frozen")
+    copy_state(page, made, STATE)
+    assert (made.metric, made.filters) == ("aa", {"protocol": ["frozen"]})
+    assert made.pair[0] == ["random", "optical", "frozen"]
+    assert_shown_is_read_out(page, made)
+    option(page, "Compare with", "midF · optical · frozen")
+    copy_state(page, made, STATE)
+    assert made.reference == ["mid_fusion", "optical", "frozen"]
+    assert_shown_is_read_out(page, made)
+    title = "AA, difference to midF · optical · frozen, in points; pairs with the same seed"
+    assert page.locator(".rsbook-title").first.inner_text() == title
+    assert downloaded(page) == ("transfer.csv", made.read_out_csv())
+    shown = page.inner_html("#place")
+    assert not [text for text in ("mAP", "map_m", "verage precision", "average_precision") if text in shown]
 
 
 PAYLOADS = (

@@ -786,7 +786,7 @@ def test_without_a_metric_to_watch_the_last_epoch_counts():
 
 def test_the_rate_is_halved_when_the_loss_has_not_fallen_for_long_enough():
     losses = [5, 4, 4, 4, 3, 3, 3, 3, 3, 3]
-    history, _ = fit(Falling(losses), epochs=10, halve_after=1, learning_rate=0.08)
+    history, _ = fit(Falling(losses), epochs=10, schedule="constant", halve_after=1, learning_rate=0.08)
     # two in a row without a lower one: after the fourth, the seventh and the ninth epoch
     assert [row["learning_rate"] for row in history] == [0.08] * 4 + [0.04] * 3 + [0.02] * 2 + [0.01]
 
@@ -808,14 +808,34 @@ def test_halvings_are_those_of_reduce_on_plateau(losses, patience):
 
 def test_a_halved_rate_is_resumed_as_it_was(checkpoint):
     losses = [5, 5, 5, 4, 4, 4]
-    expected, weights = fit(Falling(losses), epochs=6, halve_after=1)
+    expected, weights = fit(Falling(losses), epochs=6, schedule="constant", halve_after=1)
     with pytest.raises(StopIteration):
-        fit(Falling(losses[:4]), epochs=6, halve_after=1, checkpoint=checkpoint)
-    found, resumed = fit(Falling(losses[4:]), epochs=6, halve_after=1, checkpoint=checkpoint)
+        fit(Falling(losses[:4]), epochs=6, schedule="constant", halve_after=1, checkpoint=checkpoint)
+    found, resumed = fit(Falling(losses[4:]), epochs=6, schedule="constant", halve_after=1, checkpoint=checkpoint)
     assert found == expected
     assert differing_bits(weights, resumed) == 0
 
 
-def test_a_patience_that_cannot_be_is_refused():
-    with pytest.raises(ValueError, match="halve_after=0: expected a whole number ≥ 1"):
-        fit(halve_after=0)
+def test_a_constant_rate_stays_and_a_warm_up_has_the_length_that_is_given():
+    history, _ = fit(epochs=3, schedule="constant", learning_rate=0.01)
+    assert [row["learning_rate"] for row in history] == [0.01] * 3
+    rates = training.learning_rates(140, 1.0, warm_up=10)
+    assert rates[:11].tolist() == pytest.approx([0.1 + 0.09 * i for i in range(11)])
+    assert rates.argmax() == 10
+    assert rates[-1] == pytest.approx(0.1, abs=1e-3)
+    assert training.learning_rates(140, 1.0).argmax() == 100  # the rule
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"schedule": "constant", "halve_after": 0}, "halve_after=0: expected a whole number ≥ 1"),
+        ({"warm_up": 0}, "warm_up=0: expected a whole number ≥ 1"),
+        ({"schedule": "linear"}, "schedule='linear': expected one of cosine, constant"),
+        ({"halve_after": 3}, "halve_after goes with a constant schedule"),
+        ({"schedule": "constant", "warm_up": 3}, "warm_up with a cosine"),
+    ],
+)
+def test_schedules_that_cannot_be_are_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        fit(**change)

@@ -66,7 +66,7 @@ def check_average_accuracy(answer: Any, confusion: Tensor) -> Html:
         [
             (found["oa"], "This is the overall accuracy: the trace over the sum. Average over the classes instead."),
             (found["miou"], "This is the mean IoU. Divide by the pixels of the class alone."),
-            (found["f1"], "This is the mean F1."),
+            (found["f1"], "This is the mean F1, to which precision belongs as well. Average the recalls alone."),
             (mean(precision), "These are shares of what was predicted (columns). Recall has the map below the line."),
             (recall.sum(), "This is the sum of the recalls. Take their mean."),
         ],

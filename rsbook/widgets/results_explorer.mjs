@@ -9,6 +9,8 @@ async function render({ model, el }) {
   const data = study(model);
   const offered = data.columns.filter((column) => column.offered);
   const classColours = model.get("colours");
+  const metricNames = Object.fromEntries(model.get("metrics"));
+  const [, classScore] = model.get("per_class");
 
   // What the reader chooses
   const filters = offered.map((column) => {
@@ -24,7 +26,7 @@ async function render({ model, el }) {
   const grouping = several("Group by", groupable.map((column) => [column.name, column.words]),
     () => model.get("group_by"),
     (names) => put(model, { group_by: data.columns.map((c) => c.name).filter((name) => names.includes(name)) }));
-  const metric = choice("Metric", Object.entries(model.get("metrics")), model.get("metric"), (value) => put(model, { metric: value }));
+  const metric = choice("Metric", model.get("metrics"), model.get("metric"), (value) => put(model, { metric: value }));
   const orders = [["study", "order of the study"], ["score", "best first"]];
   const order = choice("Order", orders, model.get("order"), (value) => put(model, { order: value }));
   const reference = choice("Compare with", [], [], (key) => put(model, { reference: key }));
@@ -51,7 +53,7 @@ async function render({ model, el }) {
     status, title, strips,
     element("details", { class: "rsbook-numbers" }, element("summary", {}, "Numbers of the chart"), numbers),
     element("p", {}, download),
-    element("p", { class: "rsbook-title" }, "Average precision of each class, %"),
+    element("p", { class: "rsbook-title" }, `${classScore.charAt(0).toUpperCase()}${classScore.slice(1)} of each class, %`),
     element("div", { class: "rsbook-controls" }, ...pair),
     legend, bars);
 
@@ -75,8 +77,8 @@ async function render({ model, el }) {
     download.disabled = !chosen.length;
 
     title.textContent = against
-      ? `${model.get("metrics")[by]}, difference to ${against.label}, in points; pairs with the same seed`
-      : `${model.get("metrics")[by]}, %`;
+      ? `${metricNames[by]}, difference to ${against.label}, in points; pairs with the same seed`
+      : `${metricNames[by]}, %`;
     drawStrips(strips, sorted, against);
     numbers.fill(sorted.map((group) => [
       group.label,
@@ -107,9 +109,10 @@ function deviation(values) { // of a sample
 
 // The runs in the state, each a number from 0, with what can be asked of them.
 function study(model) {
-  const [columns, codes, scores, precision] = ["columns", "codes", "scores", "precision"].map((name) => model.get(name));
-  const [records, origins, origin] = ["records", "origins", "origin"].map((name) => model.get(name));
-  const colours = model.get("method_colours");
+  const [columns, codes, records, origins, origin] = ["columns", "codes", "records", "origins", "origin"]
+    .map((name) => model.get(name));
+  const [metrics, scores, classScores] = ["metrics", "scores", "class_scores"].map((name) => model.get(name));
+  const [method, colours] = ["method", "method_colours"].map((name) => model.get(name));
   const at = Object.fromEntries(columns.map(({ name }, i) => [name, i]));
   const level = (name, run) => columns[at[name]].levels[codes[at[name]][run]];
   const every = origin.map((_, run) => run);
@@ -128,7 +131,7 @@ function study(model) {
         found.set(id, { key: JSON.parse(id), label, runs: [], method: new Set() });
       }
       found.get(id).runs.push(run);
-      found.get(id).method.add(codes[at.method][run]);
+      found.get(id).method.add(codes[at[method]][run]);
     }
     return [...found.values()].map((group) => ( // one colour where there is one method
       { ...group, colour: group.method.size === 1 ? colours[[...group.method][0]] : null }));
@@ -142,7 +145,7 @@ function study(model) {
     return `Made${when}${devices.length ? ` on ${some(devices)}` : ""}; `
       + (commits.length ? `commit ${some(commits)}.` : "the commit is unknown.");
   };
-  return { columns, codes, scores, precision, records, level, chosen, groups, made, runs: every.length };
+  return { columns, codes, metrics, scores, classScores, records, level, chosen, groups, made, runs: every.length };
 }
 
 function some(names) {
@@ -260,7 +263,7 @@ function drawBars(legend, list, data, classes, colours, both) {
   legend.replaceChildren(...both.map(({ label }, i) => element("span", { class: ["first", "second"][i] }, label)));
   list.replaceChildren(...(both.length ? classes : []).map((name, l) => {
     const found = both.map(({ runs }) => {
-      const values = runs.map((run) => data.precision[run][l]).filter((value) => value !== null);
+      const values = runs.map((run) => data.classScores[run][l]).filter((value) => value !== null);
       return { mean: mean(values), sd: deviation(values) };
     });
     const [first, second] = found.map((one) => one.mean);
@@ -282,8 +285,8 @@ function csv(data, head, runs) {
   const score = (value) => (value === null ? "" : value.toFixed(DIGITS));
   const lines = runs.map((run) => [
     ...data.columns.map((column, i) => column.levels[data.codes[i][run]].csv),
-    ...Object.values(data.scores).map((values) => score(values[run])),
-    ...data.precision[run].map(score),
+    ...data.metrics.map(([metric]) => score(data.scores[metric][run])),
+    ...data.classScores[run].map(score),
     ...data.records.slice(run, run + 1),
   ].join(","));
   return [head, ...lines, ""].join("\n");

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +21,14 @@ from rsbook.widgets.explorer import Explorer
 from rsbook.widgets.run_columns import columns_of, is_missing, made_by, origins, with_stage_one_epochs
 
 DIGITS = 6  # of a score: per cent with four, as in the charts
+PER_CLASS = {"average_precision": "average precision"}
 
 
 class ResultsExplorer(Explorer):
     """Runs of a study: filter and group them, compare groups by seed and by class, download the selection as CSV.
 
-    filters: setting → what it may be, as the CSV writes it; a setting that is not named may be anything · metric:
-    "map_macro" or "map_micro" · group_by: the settings that make a group · order: "study" or "score" · reference: the
+    filters: setting → what it may be, as the CSV writes it; a setting that is not named may be anything · metric: the
+    column of one of the metrics · group_by: the settings that make a group · order: "study" or "score" · reference: the
     group that others are compared with, its settings as the CSV writes them, [] for none · pair: the two groups whose
     classes are shown; a group that is not there gives way to the first or the last one.
     """
@@ -35,38 +36,53 @@ class ResultsExplorer(Explorer):
     columns = traitlets.List().tag(sync=True)  # as `columns_of` makes them
     codes = traitlets.List().tag(sync=True)  # level of each run, a list a column
     scores = traitlets.Dict().tag(sync=True)
-    precision = traitlets.List().tag(sync=True)
+    class_scores = traitlets.List().tag(sync=True)
     records = traitlets.List().tag(sync=True)  # ready for the CSV
     origins = traitlets.List().tag(sync=True)
     origin = traitlets.List().tag(sync=True)  # of each run
     classes = traitlets.List(traitlets.Unicode()).tag(sync=True)
     colours = traitlets.List(traitlets.Unicode()).tag(sync=True)
+    method = traitlets.Unicode().tag(sync=True)
     method_colours = traitlets.List().tag(sync=True)
-    metrics = traitlets.Dict().tag(sync=True)
+    metrics = traitlets.List().tag(sync=True)  # column and name of each: a saved notebook sorts the keys of a Dict
+    per_class = traitlets.List(traitlets.Unicode()).tag(sync=True)  # column and name
     head = traitlets.Unicode().tag(sync=True)
     name = traitlets.Unicode().tag(sync=True)
 
     filters = traitlets.Dict().tag(sync=True)
-    metric = traitlets.Enum(tuple(METRIC_NAMES)).tag(sync=True)
+    metric = traitlets.Unicode().tag(sync=True)
     group_by = traitlets.List(traitlets.Unicode()).tag(sync=True)
     order = traitlets.Enum(("study", "score")).tag(sync=True)
     reference = traitlets.List(traitlets.Unicode()).tag(sync=True)
     pair = traitlets.List(traitlets.List(traitlets.Unicode()), minlen=2, maxlen=2).tag(sync=True)
 
-    def __init__(self, runs: pd.DataFrame, classes: Sequence[str], *, name: str = "runs") -> None:
+    def __init__(
+        self,
+        runs: pd.DataFrame,
+        classes: Sequence[str],
+        *,
+        name: str = "runs",
+        metrics: Mapping[str, str] = METRIC_NAMES,
+        per_class: Mapping[str, str] = PER_CLASS,
+        method: str = "method",
+        colours: Mapping[str, str] = METHOD_COLOURS,
+    ) -> None:
         """Offer the runs, a row each as `runs.table` or `results.load` has them; name: of the file to download.
 
-        classes: those that the lists in `average_precision` are of. Raises ValueError for no runs at all, columns that
-        are missing, or lists of another length.
+        metrics: column → its name, the first is shown first · per_class: the one column with a list of scores, one for
+        each of the classes, None where there is none → its name · method: the column whose levels have the colours ·
+        colours: level → colour. Raises ValueError for no runs at all, columns that are missing or not named, or lists
+        of another length.
         """
-        _check(runs, classes)
+        _check(runs, classes, method, metrics, per_class)
+        [(by_class, class_score)] = per_class.items()
         runs = with_stage_one_epochs(runs).reset_index(drop=True)
-        columns, codes = columns_of(runs)
+        columns, codes = columns_of(runs, method)
         made = origins(runs)
         known = list(dict.fromkeys(made))
         self._records = [Path(str(path)).stem for path in runs["record"]] if "record" in runs else []
         others = itertools.cycle(matplotlib.color_sequences["tab10"])
-        methods = next(c for c in columns if c["name"] == "method")["levels"]
+        methods = next(c for c in columns if c["name"] == method)["levels"]
         super().__init__(
             arrays={},
             caption="A row is a group of runs with the same settings: a point is a run, the bar their mean, the band "
@@ -74,31 +90,39 @@ class ResultsExplorer(Explorer):
             "seed. Test scores.",
             columns=columns,
             codes=codes,
-            scores={metric: _rounded(runs[metric]) for metric in METRIC_NAMES},
-            precision=[_rounded(row) for row in runs["average_precision"]],
+            scores={metric: _rounded(runs[metric]) for metric in metrics},
+            class_scores=[_rounded(row) for row in runs[by_class]],
             records=[csv_cell(record) for record in self._records],
             origins=[dict(zip(("date", "device", "commit"), one, strict=True)) for one in known],
             origin=[known.index(one) for one in made],
             classes=list(classes),
             colours=figures.class_colours(classes),
-            method_colours=[METHOD_COLOURS.get(one["cell"]) or to_hex(next(others)) for one in methods],
-            metrics=dict(METRIC_NAMES),
+            method=method,
+            method_colours=[colours.get(one["cell"]) or to_hex(next(others)) for one in methods],
+            metrics=[list(one) for one in metrics.items()],
+            per_class=[by_class, class_score],
             name=name,
             filters={},
-            metric="map_macro",
-            group_by=[c["name"] for c in columns if c["offered"] and c["name"] != "seed"] or ["method"],
+            metric=next(iter(metrics)),
+            group_by=[c["name"] for c in columns if c["offered"] and c["name"] != "seed"] or [method],
             order="study",
             reference=[],
             pair=[[], []],
         )
         self.head = ",".join(map(csv_cell, self.selection().columns))
 
+    @traitlets.validate("metric")
+    def _known(self, proposal: Mapping[str, Any]) -> str:
+        if proposal["value"] not in (known := [metric for metric, _ in self.metrics]):
+            raise traitlets.TraitError(f"metric={proposal['value']!r}: expected one of {', '.join(known)}")
+        return proposal["value"]
+
     @functools.cached_property
     def fallback(self) -> figures.Html:
         """The groups as a table, made when it is asked for: before the state is changed, that of all runs."""
         rows = [
             {"group": self._label(key), "runs": len(runs)}
-            | {METRIC_NAMES[m]: figures.mean_and_spread(runs[m].dropna()) for m in METRIC_NAMES}
+            | {text: figures.mean_and_spread(runs[metric].dropna()) for metric, text in self.metrics}
             for key, runs in self._groups().items()
         ]
         return figures.draw_table(
@@ -109,7 +133,7 @@ class ResultsExplorer(Explorer):
         )
 
     def selection(self) -> pd.DataFrame:
-        """The chosen runs: settings as the CSV writes them, scores in 0 … 1, average precision by class.
+        """The chosen runs: settings as the CSV writes them, scores in 0 … 1, those of each class after the others.
 
         Raises ValueError for a filter by what the runs do not have.
         """
@@ -118,11 +142,11 @@ class ResultsExplorer(Explorer):
                 column["name"]: [column["levels"][code]["cell"] for code in codes]
                 for column, codes in zip(self.columns, self.codes, strict=True)
             }
-            | {metric: pd.Series(values, dtype=float) for metric, values in self.scores.items()}
+            | {metric: pd.Series(self.scores[metric], dtype=float) for metric, _ in self.metrics}
         )
-        precision = pd.DataFrame(self.precision, dtype=float)
-        precision.columns = [f"average_precision_{one}" for one in self.classes]
-        frame = pd.concat([frame, precision], axis=1)
+        by_class = pd.DataFrame(self.class_scores, dtype=float)
+        by_class.columns = self._class_columns()
+        frame = pd.concat([frame, by_class], axis=1)
         if self._records:
             frame["record"] = self._records
         return frame[self._chosen()]
@@ -150,13 +174,13 @@ class ResultsExplorer(Explorer):
         return frame
 
     def read_out_classes(self) -> pd.DataFrame:
-        """A row a class: mean and sd of average precision in both groups of the pair, and the difference of means."""
+        """A row a class: mean and sd of its score in both groups of the pair, and the difference of means."""
         groups = self._groups()
         ends = (next(iter(groups.values())), list(groups.values())[-1]) if groups else ()
         both = [groups.get(tuple(key), end) for key, end in zip(self.pair, ends, strict=False)]
         frame = pd.DataFrame({"class": list(self.classes)})
         for name, runs in zip(("first", "second"), both, strict=False):
-            part = runs[[f"average_precision_{one}" for one in self.classes]]
+            part = runs[self._class_columns()]
             frame[name], frame[f"{name}_sd"] = part.mean().to_numpy(), part.std().to_numpy()
         return frame.assign(difference=frame["second"] - frame["first"]) if both else frame
 
@@ -171,6 +195,9 @@ class ResultsExplorer(Explorer):
         groups = len(self._groups())
         text = f"{len(found)} of {len(chosen)} runs chosen, in {groups} group{'' if groups == 1 else 's'}."
         return f"{text} {made_by(found)}" if found else text
+
+    def _class_columns(self) -> list[str]:
+        return [f"{self.per_class[0]}_{one}" for one in self.classes]
 
     def _chosen(self) -> np.ndarray:
         """Which runs (n,) bool the filters leave."""
@@ -208,15 +235,20 @@ class ResultsExplorer(Explorer):
         return " · ".join(level["label"] for level in telling) or "all runs"
 
 
-def _check(runs: pd.DataFrame, classes: Sequence[str]) -> None:
-    needed = ("method", "seed", *METRIC_NAMES, "average_precision")
+def _check(
+    runs: pd.DataFrame, classes: Sequence[str], method: str, metrics: Mapping[str, str], per_class: Mapping[str, str]
+) -> None:
+    if not metrics or len(per_class) != 1:
+        raise ValueError(f"metrics={metrics!r}, per_class={per_class!r}: expected one column or more, and exactly one")
+    [by_class] = per_class
+    needed = (method, "seed", *metrics, by_class)
     if missing := [column for column in needed if column not in runs]:
         raise ValueError(f"runs: have no {listed(missing)}")
     if runs.empty:
         raise ValueError("runs: there are none, so nothing can be compared")
-    for i, row in enumerate(runs["average_precision"]):
+    for i, row in enumerate(runs[by_class]):
         if not isinstance(row, list | tuple) or len(row) != len(classes):
-            raise ValueError(f"runs: average_precision of row {i} is {row!r}, expected {len(classes)} numbers")
+            raise ValueError(f"runs: {by_class} of row {i} is {row!r}, expected {len(classes)} numbers")
 
 
 def _rounded(values: Iterable[float | None]) -> list[float | None]:

@@ -10,17 +10,24 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from rsbook.cromss_findings import ENCODER_NAMES, PROTOCOL_NAMES
 from rsbook.figures import METHOD_NAMES, csv_cell, listed
 from rsbook.files import location
 
-# What can set runs apart, as `label_propagation.train` names it. Names of weights do not: each seed has its own.
+# What can set runs apart, as `label_propagation.train` and `cromss.transfer` name it. Names of weights do not: each
+# seed has its own.
 SETTINGS = (
-    *("method", "area_range", "maps", "noise", "noise_fraction", "noise_intensity", "stage_one_epochs", "explainer"),
-    *("t_cam", "min_pixels", "stop_after", "dataset", "network", "output_stride", "epochs", "batch_size"),
-    *("learning_rate", "weight_decay", "evaluate_every", "train_scenes", "probability", "seed"),
+    *("method", "encoder", "modality", "protocol", "area_range", "maps", "noise", "noise_fraction", "noise_intensity"),
+    *("stage_one_epochs", "explainer", "t_cam", "min_pixels", "stop_after", "dataset", "network", "depth", "width"),
+    *("output_stride", "epochs", "batch_size", "learning_rate", "schedule", "warm_up", "weight_decay"),
+    *("evaluate_every", "train_split", "train_scenes", "fixed_statistics", "probability", "seed"),
 )
+NAMES = {"method": METHOD_NAMES, "encoder": ENCODER_NAMES, "protocol": PROTOCOL_NAMES}
 PATTERNS = {  # group labels without what a reader sees anyway
     "method": "{}",
+    "encoder": "{}",
+    "modality": "{}",
+    "protocol": "{}",
     "area_range": "{}",
     "maps": "{} maps",
     "noise": "{}",
@@ -39,13 +46,13 @@ def with_stage_one_epochs(runs: pd.DataFrame) -> pd.DataFrame:
     return runs.assign(stage_one_epochs=runs["stage_one"].map(trained.to_dict()))
 
 
-def columns_of(runs: pd.DataFrame) -> tuple[list[dict[str, Any]], list[list[int]]]:
-    """The settings of the runs, those that say anything, each with its levels, and which level each run has.
+def columns_of(runs: pd.DataFrame, method: str) -> tuple[list[dict[str, Any]], list[list[int]]]:
+    """The settings of the runs, `method` and others that say anything, with their levels, and which level each run has.
 
     A column: name, words, whether it is offered as a choice, and its levels as `_level` has them.
     """
     columns, codes = [], []
-    for name in SETTINGS:
+    for name in dict.fromkeys((method, *SETTINGS)):
         if name in runs and not runs[name].map(is_missing).all():
             levels, code = _levels(name, runs[name])
             columns.append({"name": name, "words": _words(name), "offered": len(levels) > 1, "levels": levels})
@@ -79,8 +86,8 @@ def _level(column: str, cell: str, value: Any) -> dict[str, Any]:
     if is_missing(value):
         text = without.get(column, "not set")
         pattern = "{}" if column in without else f"{_words(column)} {{}}"
-    elif column == "method":
-        text = METHOD_NAMES.get(cell, cell)
+    elif column in NAMES:
+        text = NAMES[column].get(cell, cell)
     elif column == "area_range":
         text = cell.replace("-", "–")
     elif column == "noise_fraction":
