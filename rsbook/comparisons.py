@@ -4,6 +4,7 @@ how they are written.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -145,8 +146,8 @@ def printed(gain: float | None) -> str:
 
 
 def dashed(text: str) -> str:
-    """An area range as it is printed."""
-    return text.replace("-", "–")
+    """An area range as it is printed: a hyphen between digits becomes a dash."""
+    return re.sub(r"(?<=\d)-(?=\d)", "–", text)
 
 
 def _same(found: Any, value: Any) -> bool:

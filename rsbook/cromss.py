@@ -63,7 +63,7 @@ def pretrain(
     be looked at.
 
     Returns the history (val_loss on noisy maps; where the noise is known, how well the masks of each modality find
-    wrong pixels; the name of a kept network: `Pretraining.evaluate`), and the names of the kept encoders by modality.
+    wrong pixels: `Pretraining.evaluate`), and the names of the kept encoders by modality and of kept networks by epoch.
     Where the noise is known, also the share of wrong pixels in the training maps, and oa, aa, miou and f1 of each
     modality against the clean maps of the test split, which nothing was chosen by. Raises ValueError for settings that
     cannot be run.
@@ -85,7 +85,6 @@ def pretrain(
         selects=method.startswith("cromss"),
         ranking=ranking,
         ramp_length=round(ramp_share * epochs),
-        known=noise is not None,
         crop=crop,
         keep_epochs=keep_epochs,
         folder=None if checkpoint is None else checkpoint.parent,
@@ -107,6 +106,8 @@ def pretrain(
         progress=False,
     )
     results: dict[str, Any] = {"history": history}
+    if kept := {str(row["epoch"]): row["network"] for row in history if "network" in row}:
+        results["networks"] = kept
     if noise is not None:
         clean = segmentation.maps_of(data, train)
         results["wrong"] = (noisy != clean)[clean >= 0].float().mean().item()
@@ -199,8 +200,8 @@ class Pretraining(segmentation.MapTask):
 
     maps (n,H,W): the noisy ones of the training scenes `index`, val_maps those of `val`; None for the data set's own ·
     consistent: whether modalities learn from each other · selects: whether selection masks weigh the losses ·
-    ramp_length: epochs until they are at full strength · known: whether the data set has clean maps to hold them
-    against · keep_epochs, folder: after which epochs the network is kept, and where.
+    ramp_length: epochs until they are at full strength · keep_epochs, folder: after which epochs the network
+    is kept, and where.
     """
 
     def __init__(
@@ -215,7 +216,6 @@ class Pretraining(segmentation.MapTask):
         selects: bool,
         ranking: str = "global",
         ramp_length: int = 80,
-        known: bool = False,
         crop: int | None = None,
         keep_epochs: Sequence[int] = (),
         folder: Path | None = None,
@@ -223,7 +223,7 @@ class Pretraining(segmentation.MapTask):
         super().__init__(scenes, index, maps, crop=crop)
         self.noisy, self.val, self.val_maps = maps, val, val_maps
         self.consistent, self.selects, self.ranking = consistent, selects, ranking
-        self.ramp_length, self.known, self.epoch = ramp_length, known, 0
+        self.ramp_length, self.epoch = ramp_length, 0
         self.keep_epochs, self.folder = keep_epochs if folder is not None else (), folder
 
     def loss(self, model: nn.Module, batch: tuple[Tensor, Tensor], epoch: int) -> Tensor:
@@ -242,7 +242,7 @@ class Pretraining(segmentation.MapTask):
         kept.
         """
         found: dict[str, Any] = {"val_loss": self._validation_loss(model)}
-        if self.known:
+        if self.noisy is not None:
             index = self.index[:WATCHED]
             noisy = self.noisy[: len(index)]
             logits = logits_of(model, self.scenes, index)
@@ -254,12 +254,18 @@ class Pretraining(segmentation.MapTask):
         return found
 
     def _validation_loss(self, model: nn.Module) -> float:
-        total = 0.0
-        for part in torch.arange(len(self.val)).split(BATCH):
-            index = self.val[part]
-            maps = segmentation.maps_of(self.scenes, index) if self.val_maps is None else self.val_maps[part]
-            total += len(part) * objective(logits_of(model, self.scenes, index), maps, self.consistent).item()
-        return total / len(self.val)
+        model.eval()
+        total = torch.zeros((), device=self.device)
+        with torch.inference_mode():
+            for part in torch.arange(len(self.val)).split(BATCH):
+                index = self.val[part]
+                images = self.scenes.normalise(self.scenes.images[index].to(self.device))
+                if self.val_maps is None:
+                    maps = segmentation.maps_of(self.scenes, index, self.device)
+                else:
+                    maps = self.val_maps[part].to(self.device)
+                total += len(part) * objective(model(images), maps, self.consistent)
+        return (total / len(self.val)).item()
 
 
 def objective(
@@ -307,13 +313,11 @@ def kept_networks(data: Scenes, run: Mapping[str, Any]) -> dict[int, models.Unet
     run: a row of `runs.table`. Raises ValueError when weights are missing or damaged.
     """
     found = {}
-    for row in run["history"]:
-        if "network" in row:
-            bands = [data.bands(name) for name in run["modalities"]]
-            fusion = FUSED.get(run["method"], "late")
-            network = models.unets(run["network"], bands, len(data.classes), Generator(), fusion)
-            checkpoints.load_weights(network, location(run["record"]).parent, row["network"])
-            found[row["epoch"]] = network.eval()
+    bands = [data.bands(name) for name in run["modalities"]]
+    for epoch, name in run["networks"].items():
+        network = models.unets(run["network"], bands, len(data.classes), Generator(), FUSED.get(run["method"], "late"))
+        checkpoints.load_weights(network, location(run["record"]).parent, name)
+        found[int(epoch)] = network.eval()
     return found
 
 

@@ -12,21 +12,11 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from rsbook import claims, cromss, figures, published
-from rsbook.figures import Html, mean_and_spread
+from rsbook.figures import ENCODER_NAMES, PROTOCOL_NAMES, Html, mean_and_spread
 
 Theme = Mapping[str, str]
 Modalities = Mapping[str, str]  # the published input ("S1", "S2") that each stands beside
 
-ENCODER_NAMES = {
-    "random": "random encoder",
-    "moco": "MoCo",
-    "dino": "DINO",
-    "single_modal": "single-modal",
-    "mid_fusion": "midF",
-    "late_fusion": "lateF",
-    "cromss_mid": "CromSS-midF",
-    "cromss_late": "CromSS-lateF",
-}
 COLOURS = {  # colour-blind-safe, as figures.METHOD_COLOURS
     "random": "#8a8f98",
     "single_modal": "#B8860B",
@@ -35,8 +25,6 @@ COLOURS = {  # colour-blind-safe, as figures.METHOD_COLOURS
     "cromss_mid": "#3C8FD9",
     "cromss_late": "#2A9BA8",
 }
-PROTOCOL_NAMES = {"frozen": "frozen", "fine_tuned": "fine-tuned"}
-CASES = {"frozen": "frozen", "fine_tuned": "fine\u2011tuned"}  # of a claim, where a plain hyphen is that of a range
 SCORES = ("oa", "aa", "miou")
 SCORE_NAMES = {"oa": "OA", "aa": "AA", "miou": "mIoU"}
 TABLE = "cromss/table_1"
@@ -97,12 +85,12 @@ def transfer_claims(runs: pd.DataFrame, modalities: Modalities, preset: str) -> 
     weakest, printed = {}, {}
     for beside in ("S1", "S2"):
         for p in cromss.PROTOCOLS:
-            text = f"{names[beside]}, {CASES[p]}"
+            text = f"{names[beside]}, {PROTOCOL_NAMES[p]}"
             scores = [_scores(runs, method, names[beside], p) for method in cromss.METHODS]
             lowest = pd.concat(scores, axis=1).min(axis=1, skipna=False)
             weakest[text] = lowest - _scores(runs, "random", names[beside], p)
             printed[text] = float(min(paper[beside, m, p] for m in cromss.METHODS) - paper[beside, "random", p])
-    both = {CASES[p]: p for p in cromss.PROTOCOLS}
+    both = {PROTOCOL_NAMES[p]: p for p in cromss.PROTOCOLS}
     rows = [
         state(
             "1", f"CromSS-midF is above midF on {second}, frozen", {"": ("cromss_mid", "mid_fusion", "S2", "frozen")}

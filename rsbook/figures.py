@@ -96,6 +96,17 @@ METHOD_NAMES = {
     "fmix": "FMix w/o LP",
     "fmix_lp_map": "FMix with LP_map",
 }
+ENCODER_NAMES = {  # Part II
+    "random": "random encoder",
+    "moco": "MoCo",
+    "dino": "DINO",
+    "single_modal": "single-modal",
+    "mid_fusion": "midF",
+    "late_fusion": "lateF",
+    "cromss_mid": "CromSS-midF",
+    "cromss_late": "CromSS-lateF",
+}
+PROTOCOL_NAMES = {"frozen": "frozen", "fine_tuned": "fine-tuned"}
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")  # what spreadsheets take for one (OWASP)
 VERDICTS = ("holds", "fails", "open")
 RANGE = re.compile(r"(?<![\w.])\d[\d.]*–\d[\d.]*\d")  # "0.3–0.7" stays on one line

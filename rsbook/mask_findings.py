@@ -14,8 +14,8 @@ from torch import Tensor
 
 from rsbook import claims, figures, metrics
 from rsbook.comparisons import level_text, points
-from rsbook.cromss_findings import COLOURS, ENCODER_NAMES
-from rsbook.figures import Html, mean_and_spread
+from rsbook.cromss_findings import COLOURS
+from rsbook.figures import ENCODER_NAMES, Html, mean_and_spread
 
 Theme = Mapping[str, str]
 

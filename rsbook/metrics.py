@@ -71,10 +71,12 @@ def accuracies(confusion: Tensor) -> dict[str, float]:
 
 
 def class_iou(confusion: Tensor) -> list[float | None]:
-    """The IoU of each class, in 0 … 1, of pixels (L,L) as `confusion_matrix` counts; None where there is no pixel."""
-    both = confusion.diagonal()
-    either = confusion.sum(dim=0) + confusion.sum(dim=1) - both
-    return [i / u if u else None for i, u in zip(both.tolist(), either.tolist(), strict=True)]
+    """The IoU of each class, in 0 … 1, of pixels (L,L) as `confusion_matrix` counts; None for one without a
+    pixel in the maps, which `accuracies` leaves out as well.
+    """
+    both, in_map = confusion.diagonal(), confusion.sum(dim=1)
+    either = (confusion.sum(dim=0) + in_map - both).tolist()
+    return [i / u if there else None for i, u, there in zip(both.tolist(), either, in_map.tolist(), strict=True)]
 
 
 def _check(scores: Tensor, labels: Tensor) -> None:

@@ -128,11 +128,17 @@ def pspnet(
 ) -> PspNet:
     """A PSPNet with a fresh decoder, `width` channels wide, on an encoder that `encoder` made with depth 3 (or 2 for
     "narrow_resnet"): pools of 1, 2, 3 and 6 bins, dropout 0.2, logits enlarged to the image.
+
+    Raises ValueError for fixed_statistics of an encoder that is not frozen.
     """
     from segmentation_models_pytorch.base import SegmentationHead
     from segmentation_models_pytorch.base.initialization import initialize_decoder, initialize_head
     from segmentation_models_pytorch.decoders.pspnet.decoder import PSPDecoder
 
+    if fixed_statistics and not frozen:
+        raise ValueError(
+            f"fixed_statistics={fixed_statistics}: they are those of a frozen encoder, and it is not frozen"
+        )
     with _drawn_from(generator):
         decoder = PSPDecoder(encoder.out_channels, out_channels=width, dropout=0.2)
         head = SegmentationHead(width, classes, upsampling=2 ** (len(encoder.out_channels) - 1))

@@ -152,7 +152,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
                 "train_scenes": 640,
                 "val_scenes": 100,
                 "schedule": "cosine",
-                "warm_up": 20,
+                "warm_up": None,
                 "halve_after": None,
                 "crop": None,
             },
@@ -165,12 +165,12 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
                 "learning_rate": 5e-3,
                 "weight_decay": 0.0,
                 "schedule": "cosine",
-                "warm_up": 10,
+                "warm_up": None,
             },
             "noise_levels": "rates",
-            "noise_training": {"train_scenes": 256, "epochs": 6, "evaluate_every": 6},
+            "noise_training": {"train_scenes": 256, "epochs": 5, "evaluate_every": 5},
         },
-        "full": {  # the workshop paper's values; those that it does not print, as its code has them
+        "full": {  # the workshop paper's values; of those that it does not print, batches and crops as in its code
             "seeds": [42, 43, 44],
             "training": {
                 "network": "resnet50",

@@ -177,9 +177,9 @@ def load_record(folder: Path, fingerprint: str) -> dict[str, Any] | None:
             raise ValueError("its fingerprint is not that of its name and contents")
         if not isinstance(record["results"], dict) or not isinstance(record["seconds"], int | float):
             raise ValueError("its results are not as they were written")
-        kept = record["results"].get("weights")
-        names = [name for name in (kept.values() if isinstance(kept, dict) else [kept]) if isinstance(name, str)]
-        if not all(weights_path(folder, name).is_file() for name in names):
+        kept = [record["results"].get(what) for what in ("weights", "networks")]
+        names = [name for one in kept for name in (one.values() if isinstance(one, dict) else [one])]
+        if not all(weights_path(folder, name).is_file() for name in names if isinstance(name, str)):
             return None
     except (FileNotFoundError, NotADirectoryError):  # a file in the place of the folder is told by who writes there
         return None

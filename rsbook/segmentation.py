@@ -147,7 +147,7 @@ class MapTask:
         index = index * seasons + drawn
         images = self.scenes.normalise(self.images[self.rows[index].to(self.images.device)].to(self.device))
         if self.maps is None:
-            maps = maps_of(self.scenes, self.index[index]).to(self.device)
+            maps = maps_of(self.scenes, self.index[index], self.device)
         else:
             maps = self.maps[index.to(self.maps.device)].to(self.device).long()
         if self.bands is not None:
@@ -168,9 +168,9 @@ class Segmentation(MapTask):
         return {}
 
 
-def maps_of(scenes: Scenes, index: Tensor) -> Tensor:
-    """Maps (n,H,W) int64 of the scenes `index`, −1 where there is no class."""
-    return positions.to_reference_maps(scenes.positions[index].int(), len(scenes.classes))
+def maps_of(scenes: Scenes, index: Tensor, device: torch.device | str = "cpu") -> Tensor:
+    """Maps (n,H,W) int64 of the scenes `index`, −1 where there is no class; made on the device that wants them."""
+    return positions.to_reference_maps(scenes.positions[index].to(device), len(scenes.classes))
 
 
 def confusion(
@@ -191,6 +191,6 @@ def confusion(
             images = images if bands is None else images[:, list(bands)]
             logits = model(images.contiguous(memory_format=torch.channels_last))
             found = (logits if logits.ndim == 5 else logits[None]).argmax(dim=2)
-            maps = maps_of(scenes, part).to(device)
+            maps = maps_of(scenes, part, device)
             counts.append(torch.stack([metrics.confusion_matrix(one, maps, len(scenes.classes)) for one in found]))
     return torch.stack(counts).sum(dim=0).cpu()

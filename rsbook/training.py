@@ -321,6 +321,8 @@ def _loop(
             if (epoch + 1) % settings["evaluate_every"] == 0 or epoch + 1 == last:
                 with fabric.autocast():
                     found = task.evaluate(model)
+                if "val_loss" in found:
+                    _finite("val_loss", found["val_loss"], epoch, settings)
                 if task.watch is not None:
                     _finite(task.watch, found[task.watch], epoch, settings)
                     bar.set_postfix({task.watch: f"{found[task.watch]:.4f}"}, refresh=False)

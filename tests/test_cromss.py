@@ -293,6 +293,11 @@ def test_networks_are_kept_at_the_epochs_that_are_asked_for(two_modal, tmp_path,
     assert all(torch.equal(last[key], value) for key, value in encoder.state_dict().items())
     index = two_modal.split("test")
     assert not torch.equal(*[cromss.logits_of(network, two_modal, index) for network in kept.values()])
+    gone = checkpoints.weights_path(tmp_path / "cromss.pretrain", run["networks"]["1"])
+    gone.unlink()  # a record without its networks is no record
+    again = runs.table(cromss.pretrain, rows, noise=NOISE, keep_epochs=[1, 3], **settings, **where).iloc[0]
+    assert again["networks"] == run["networks"]
+    assert gone.is_file()
 
 
 # Grids
@@ -379,6 +384,7 @@ def test_pretrainings_that_cannot_be_run_are_refused(two_modal, change, message)
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        ({"protocol": "fine_tuned", "fixed_statistics": True}, "those of a frozen encoder, and it is not frozen"),
         ({"encoder": "moco"}, "encoder='moco': expected one of random, single_modal"),
         ({"protocol": "linear"}, "protocol='linear': expected one of frozen, fine_tuned"),
         ({"weights": "a" * 32}, "a random encoder has none, all others need them"),

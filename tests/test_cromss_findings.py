@@ -23,7 +23,7 @@ OURS = {  # what the tables call the encoders that are trained here, in their or
     "cromss_mid": "CromSS-midF",
     "cromss_late": "CromSS-lateF",
 }
-TUNED = "fine\u2011tuned"
+TUNED = "fine-tuned"
 MIOU = {  # of every seed but for what `BY_SEED` adds; each claim holds, by differences of whole points
     ("vegetation", "frozen"): dict(zip(OURS, (0.30, 0.35, 0.36, 0.34, 0.37, 0.35), strict=True)),
     ("vegetation", "fine_tuned"): dict(zip(OURS, (0.29, 0.36, 0.38, 0.38, 0.37, 0.37), strict=True)),

@@ -13,7 +13,7 @@ import tifffile
 from test_sentinel import scaled
 
 from rsbook import cli, preparing, scenes
-from rsbook.archives import dfc2020, sentinel
+from rsbook.archives import dfc2020, prepared, sentinel
 from rsbook.archives.dfc2020 import CLASSES, CODES
 from rsbook.figures import CLASS_COLOURS
 from rsbook.scenes import DataError
@@ -212,7 +212,11 @@ def test_prepared_and_loaded_the_scenes_are_those_of_the_raw_files(raw, tmp_path
     assert (data.classes, data.rgb, data.min_pixels, data.seasons) == (CLASSES, (5, 4, 3), 0, 1)
     assert data.modalities == {"s1": (0, 1), "s2": tuple(range(2, 15))}
     training = images[[split == "train" for split in source.splits]].astype(float)
-    np.testing.assert_allclose(data.mean, training.mean(axis=(0, 2, 3)), rtol=1e-6)
+    assert data.mean.tolist() == [0] * 15  # as the authors, whatever the training scenes are
+    assert data.std.tolist() == [255] * 15
+    np.testing.assert_allclose(
+        prepared.read_manifest(tmp_path / "dfc2020")["mean"], training.mean(axis=(0, 2, 3)), rtol=1e-6
+    )
 
 
 def test_the_publishers_archives_are_unpacked(raw, tmp_path):

@@ -14,7 +14,7 @@ import rasterio
 from test_sentinel import scaled
 
 from rsbook import cli, preparing, scenes
-from rsbook.archives import sentinel, ssl4eo
+from rsbook.archives import prepared, sentinel, ssl4eo
 from rsbook.archives.ssl4eo import CLASSES
 from rsbook.figures import CLASS_COLOURS
 from rsbook.scenes import DataError
@@ -275,7 +275,11 @@ def test_prepared_and_loaded_the_scenes_are_those_of_the_raw_files(raw, tmp_path
     assert (data.seasons, data.modalities) == (4, {"s1": (0, 1), "s2": tuple(range(2, 15))})
     assert data.bands("s2") == tuple(range(2, 15))
     training = images[[split == "train" for split in source.splits]].astype(float)
-    np.testing.assert_allclose(data.mean, training.mean(axis=(0, 2, 3)), rtol=1e-6)
+    assert data.mean.tolist() == [0] * 15  # as the authors, whatever the training scenes are
+    assert data.std.tolist() == [255] * 15
+    np.testing.assert_allclose(
+        prepared.read_manifest(tmp_path / "ssl4eo")["mean"], training.mean(axis=(0, 2, 3)), rtol=1e-6
+    )
     assert np.load(tmp_path / "ssl4eo" / "positions.npy", mmap_mode="r").dtype == np.int32
 
 

@@ -816,6 +816,11 @@ def test_a_halved_rate_is_resumed_as_it_was(checkpoint):
     assert differing_bits(weights, resumed) == 0
 
 
+def test_a_validation_loss_that_is_no_number_ends_the_training():
+    with pytest.raises(RuntimeError, match="val_loss is nan in epoch 2"):
+        fit(Falling([1.0, math.nan, 1.0, 1.0]))
+
+
 def test_a_constant_rate_stays_and_a_warm_up_has_the_length_that_is_given():
     history, _ = fit(epochs=3, schedule="constant", learning_rate=0.01)
     assert [row["learning_rate"] for row in history] == [0.01] * 3

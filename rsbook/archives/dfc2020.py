@@ -33,7 +33,7 @@ CURE = "`python -m rsbook data card dfc2020` says what to unpack where"
 
 PAPER = {"train": 986, "test": 5_128}  # arXiv 2405.01217
 
-load = prepared.load
+load = sentinel.load
 
 
 def source(raw: Path) -> prepared.Source:

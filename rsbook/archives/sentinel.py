@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import rasterio
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
-from rsbook.archives import geotiff
+from rsbook import scenes
+from rsbook.archives import geotiff, prepared
 
 # Mean and standard deviation of each band, of Sentinel-1 in dB and of Sentinel-2 L1C as stored: those of 50,000
 # locations of SSL4EO-S12, which its authors and those of CromSS clip with (S1_MEAN … S2C_STD in the code of both).
@@ -35,6 +37,17 @@ BANDS = tuple(STATISTICS)
 S1, S2 = BANDS[:2], BANDS[2:]
 MODALITIES = {"s1": tuple(range(2)), "s2": tuple(range(2, 15))}
 RGB = tuple(map(BANDS.index, ("B4", "B3", "B2")))
+
+
+def load(folder: Path, checksum: str) -> scenes.Scenes:
+    """The prepared archive as `prepared.load` opens it; its bytes are normalised to 0 … 1, as the authors' are.
+
+    So an encoder meets the same numbers in pre-training and in transfer.
+    """
+    import torch  # here: preparing does without it
+
+    data = prepared.load(folder, checksum)
+    return replace(data, mean=torch.zeros(len(BANDS)), std=torch.full((len(BANDS),), 255.0))
 
 
 def read(path: Path, bands: int, sides: Sequence[int], dtypes: Sequence[str], cure: str) -> np.ndarray:

@@ -39,7 +39,7 @@ Season = tuple[
     str, str, str
 ]  # the location, and the names of its folders of Sentinel-1 and of Sentinel-2 and the label
 
-load = prepared.load
+load = sentinel.load
 
 
 def source(raw: Path) -> prepared.Source:

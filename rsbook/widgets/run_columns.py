@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from rsbook.cromss_findings import ENCODER_NAMES, PROTOCOL_NAMES
-from rsbook.figures import METHOD_NAMES, csv_cell, listed
+from rsbook.figures import ENCODER_NAMES, METHOD_NAMES, PROTOCOL_NAMES, csv_cell, listed
 from rsbook.files import location
 
 # What can set runs apart, as `label_propagation.train` and `cromss.transfer` name it. Names of weights do not: each

@@ -6,35 +6,79 @@ import {
 const STATE = ["scene", "moment", "ratio", "gamma", "follows", "ranking"];
 const LEAST = 50; // α = 0.50, 0.51, … 1.00
 const FULL = 255;
-const ZOOM = 4; // of the noisy map, so that a pixel has room for stripes
+const SIDE = 256; // about so many pixels has the noisy map, so that there is room for stripes in any scene
+const PERIOD = 8; // of the stripes
 const COLUMNS = ["F_l", "F′_l", "W_l", "F′_e", "W_e"];
 
-// F′ of one of two modalities as an integer, 2 · 255² · F′ (eq. 2): thresholds are compared without rounding.
-function scores(confidences, m) {
-  const [own, other] = [part(confidences, m), part(confidences, 1 - m)];
-  return Float64Array.from(own, (value, p) => value * (FULL + other[p]));
+// Values from what is new in them from column to column and row to row, modulo 256; in place.
+function restored(array) {
+  const [height, width] = array.shape.slice(-2);
+  for (let p = 0; p < array.length; p += 1) if (p % width) array[p] += array[p - 1];
+  for (let p = 0; p < array.length; p += 1) if (p % (height * width) >= width) array[p] += array[p - width];
+  return array;
+}
+
+// F′ of a modality beside another as integers, 2 · 255² · F′ (eq. 2): thresholds are compared without rounding.
+function scores(own, other) {
+  const found = new Int32Array(own.length);
+  for (let p = 0; p < found.length; p += 1) found[p] = own[p] * (FULL + other[p]);
+  return found;
+}
+
+// W_l (eq. 3) from scores and the lowest selected one for each label, −1 for none; it is 1 for no other than selected.
+function selected(score, noisy, least) {
+  const weights = new Float64Array(score.length);
+  for (let p = 0; p < weights.length; p += 1) {
+    if (noisy[p] >= 0) weights[p] = score[p] < least[noisy[p]] ? score[p] / least[noisy[p]] : 1;
+  }
+  return weights;
+}
+
+// Right and wrong pixels that have a label, how many of them weigh less than 1, and what they weigh together.
+function judged(weights, noisy, wrong) {
+  const found = [0, 1].map(() => ({ pixels: 0, low: 0, sum: 0 }));
+  for (let p = 0; p < weights.length; p += 1) {
+    if (noisy[p] < 0) continue;
+    const kind = found[wrong[p]];
+    kind.pixels += 1;
+    kind.low += weights[p] < 1 ? 1 : 0;
+    kind.sum += weights[p];
+  }
+  return found;
 }
 
 // A writer for `paint`: classes in their colours, −1 left empty.
-function asMap(map, colours, at = (p) => p, dark = () => false) {
-  return (p, out, to) => {
-    const l = map[at(p)];
-    const colour = l < 0 ? [0, 0, 0] : colours[l];
-    for (let band = 0; band < 3; band += 1) out[to + band] = dark(p) ? 0 : colour[band];
-    out[to + 3] = l < 0 ? 0 : 255;
+function asMap(map, colours) {
+  return (p, out, at) => {
+    const colour = colours[map[p]] ?? [0, 0, 0];
+    out[at] = colour[0]; out[at + 1] = colour[1]; out[at + 2] = colour[2]; out[at + 3] = map[p] < 0 ? 0 : 255;
   };
 }
 
-function cell(canvas, title) {
-  return Object.assign(element("div", { class: "rsbook-cell" }, element("div", { class: "rsbook-head" }, title), canvas),
-    { canvas });
+// A writer for the map at `zoom` times its size, wrong pixels with stripes in black and white, seen on any class.
+function asStriped(map, wrong, colours, width, zoom) {
+  const write = asMap(map, colours);
+  return (q, out, at) => {
+    const [row, column] = [Math.floor(q / (width * zoom)), q % (width * zoom)];
+    const p = Math.floor(row / zoom) * width + Math.floor(column / zoom);
+    write(p, out, at);
+    const stripe = (row + column) % PERIOD;
+    if (wrong[p] && stripe < PERIOD / 2) out.fill(stripe < PERIOD / 4 ? 0 : 255, at, at + 3);
+  };
+}
+
+function cell(canvas, title, kind = "") {
+  const head = element("div", { class: "rsbook-head" }, title);
+  return Object.assign(element("div", { class: `rsbook-cell ${kind}` }, head, canvas), { canvas });
 }
 
 async function render({ model, el }) {
   const arrays = await unpack(model);
   const [, height, width] = arrays.clean.shape;
-  const [modalities, epochs, ramp] = ["modalities", "epochs", "ramp"].map((name) => model.get(name));
+  const [labels, entities] = [restored(arrays.labels), restored(arrays.entities)];
+  const [modalities, classes, epochs, ramp] = ["modalities", "classes", "epochs", "ramp"].map((name) => model.get(name));
   const colours = model.get("colours").map(rgbOf);
+  const zoom = Math.max(1, Math.round(SIDE / Math.max(height, width)));
   const hundredth = (k) => (k / 100).toFixed(2);
   const following = (moment) => ({ moment, ratio: ramp[moment][0], gamma: ramp[moment][1], follows: true });
 
@@ -47,84 +91,77 @@ async function render({ model, el }) {
     (k) => put(model, { gamma: k / 100, follows: false }));
   const ranked = choice("Ranked among", [["global", "all pixels"], ["per_class", "pixels of each label"]], "global",
     (ranking) => put(model, { ranking }));
-  const again = button("α and γ of the epoch", () => put(model, following(model.get("moment"))));
+  const again = button("α and γ follow the epoch",
+    () => put(model, model.get("follows") ? { follows: false } : following(model.get("moment"))));
 
-  const maps = ["clean map", "noisy map"].map((title, i) => cell(
-    picture(height * (i ? ZOOM : 1), width * (i ? ZOOM : 1), title), title));
+  const clean = cell(picture(height, width, "clean map"), "clean map", "rsbook-wide");
+  const noisy = cell(picture(height * zoom, width * zoom, "noisy map, wrong pixels striped"), "noisy map", "rsbook-wide rsbook-fine");
   const rows = modalities.map((name) => {
-    const made = [name, "prediction", ...COLUMNS].map((title) => cell(picture(height, width, `${name}, ${title}`), title));
+    const made = [name, "prediction", ...COLUMNS].map((title, k) => cell(picture(height, width, k ? `${name}, ${title}` : name), title));
     return { cells: made, shown: element("div", { class: "rsbook-flow" }, ...made) };
   });
   const bar = picture(1, FULL + 1, "Colour scale from 0, dark blue, through green to 1, yellow");
   bar.paint(asImage(arrays.heat));
   const scale = element("div", { class: "rsbook-colour-scale" }, bar, ...["0", "confidence or weight", "1"]
     .map((text) => element("span", {}, text)));
-  const legend = element("div", { class: "rsbook-legend" }, ...model.get("classes").map((name, l) => {
+  const legend = element("div", { class: "rsbook-legend" }, ...classes.map((name, l) => {
     const entry = element("span", { class: "first" }, name);
     entry.style.setProperty("--class-colour", model.get("colours")[l]);
     return entry;
-  }));
+  }), element("span", { class: "striped" }, "wrong in the noisy map"));
   const said = element("p", { class: "rsbook-masks", "data-told": true });
-  const counts = table(["modality", "precision", "recall", "W_l, right", "W_l, wrong", "W_e"],
+  const counts = table(["modality", "precision", "recall", "mean W_l, right", "mean W_l, wrong", "mean W_e"],
     "What the masks do to right and wrong pixels");
+  counts.classList.add("rsbook-masks-table");
 
   frame(el, model,
     element("div", { class: "rsbook-controls" }, scene, epoch, ranked),
     element("div", { class: "rsbook-controls" }, alpha, gamma, again),
-    element("div", { class: "rsbook-flow" }, ...maps), legend, ...rows.map(({ shown }) => shown), scale, said, counts);
+    element("div", { class: "rsbook-flow" }, clean, noisy, legend), ...rows.map(({ shown }) => shown), scale, said, counts);
 
-  const heat = (value) => asScale(arrays.heat, (p) => Math.round(FULL * value(p)));
-  const share = (part_, whole) => (whole ? percent(part_, whole) : "–");
-  const mean = (sum, n) => (n ? (sum / n).toFixed(2) : "–");
+  const heat = (values, full) => asScale(arrays.heat, (p) => Math.round((FULL * values[p]) / full));
+  const share = (some, whole) => (whole ? percent(some, whole) : "–");
+  const mean = ({ sum, pixels }) => (pixels ? (sum / pixels).toFixed(2) : "–");
+  const wrong = new Uint8Array(height * width);
+  let painted; // the scene whose maps and images are
+
+  const choose = (i, map) => {
+    if (painted === i) return;
+    painted = i;
+    const truth = part(arrays.clean, i);
+    for (let p = 0; p < wrong.length; p += 1) wrong[p] = map[p] >= 0 && map[p] !== truth[p] ? 1 : 0;
+    clean.canvas.paint(asMap(truth, colours));
+    noisy.canvas.paint(asStriped(map, wrong, colours, width, zoom));
+    rows.forEach(({ cells }, m) => cells[0].canvas.paint(asImage(part(part(arrays.pictures, i), m))));
+  };
 
   return follow(model, STATE, () => {
-    const [i, moment, ratio, g] = ["scene", "moment", "ratio", "gamma"].map((name) => model.get(name));
-    const [clean, noisy] = [part(arrays.clean, i), part(arrays.noisy, i)];
-    const wrong = (p) => noisy[p] >= 0 && noisy[p] !== clean[p];
-    const at = (p) => Math.floor(p / (width * ZOOM * ZOOM)) * width + Math.floor((p % (width * ZOOM)) / ZOOM);
-    const striped = (p) => wrong(at(p)) && (Math.floor(p / (width * ZOOM)) + p % (width * ZOOM)) % ZOOM === 0;
-    maps[0].canvas.paint(asMap(clean, colours));
-    maps[1].canvas.paint(asMap(noisy, colours, at, striped));
-
-    const of = (array) => { // both modalities of the scene, one after the other
-      const both = [0, 1].map((m) => part(part(part(array, moment), m), i));
-      return Object.assign(Uint8Array.from([...both[0], ...both[1]]), { shape: [2, height, width] });
-    };
-    const [labels, entities] = [of(arrays.labels), of(arrays.entities)];
+    const [i, moment, ratio, g, ranking] = ["scene", "moment", "ratio", "gamma", "ranking"].map((name) => model.get(name));
+    const map = part(arrays.noisy, i);
+    const step = Math.round(100 * ratio) - LEAST;
+    choose(i, map);
     const found = modalities.map((name, m) => {
-      const thresholds = part(part(arrays.thresholds, moment), m);
-      const step = Math.round(100 * ratio) - LEAST;
-      const steps = thresholds.shape[1];
-      const [score, sure, own] = [scores(labels, m), scores(entities, m), part(labels, m)];
-      const least = (p) => thresholds[(model.get("ranking") === "global" ? 0 : 1 + noisy[p]) * steps + step];
-      const low = (p) => noisy[p] >= 0 && score[p] < least(p);
-      const weight = (p) => (noisy[p] < 0 ? 0 : low(p) ? score[p] / least(p) : 1);
-      const teaches = (p) => 1 - g + (g * sure[p]) / (2 * FULL * FULL);
+      const [own, other, sure, otherSure] = [labels, entities].flatMap((both) => [m, 1 - m].map(
+        (k) => part(part(part(both, moment), k), i)));
+      const thresholds = part(part(arrays.thresholds, moment), m); // of all pixels, then of each label
+      const least = classes.map((_, l) => part(thresholds, ranking === "global" ? 0 : 1 + l)[step]);
+      const [score, certain] = [scores(own, other), scores(sure, otherSure)];
+      const weights = selected(score, map, least);
+      const teaches = Float64Array.from(certain, (value) => 1 - g + (g * value) / (2 * FULL * FULL));
       const predicted = part(part(part(arrays.predictions, moment), m), i);
-      const drawn = [asImage(part(part(arrays.pictures, i), m)), asMap(predicted, colours),
-        heat((p) => own[p] / FULL), heat((p) => score[p] / (2 * FULL * FULL)), heat(weight),
-        heat((p) => sure[p] / (2 * FULL * FULL)), heat(teaches)];
-      drawn.forEach((write, k) => rows[m].cells[k].canvas.paint(write));
-      const n = { name, low: 0, caught: 0, wrong: 0, right: 0, onWrong: 0, onRight: 0, teaches: 0 };
-      for (let p = 0; p < noisy.length; p += 1) {
-        n.teaches += teaches(p) / noisy.length;
-        if (noisy[p] < 0) continue;
-        n.low += low(p);
-        n.caught += low(p) && wrong(p);
-        n[wrong(p) ? "wrong" : "right"] += 1;
-        n[wrong(p) ? "onWrong" : "onRight"] += weight(p);
-      }
-      return n;
+      [asMap(predicted, colours), heat(own, FULL), heat(score, 2 * FULL * FULL), heat(weights, 1),
+        heat(certain, 2 * FULL * FULL), heat(teaches, 1)].forEach((write, k) => rows[m].cells[k + 1].canvas.paint(write));
+      const [right, bad] = judged(weights, map, wrong);
+      return { name, right, bad, teaches: teaches.reduce((sum, value) => sum + value, 0) / teaches.length };
     });
-    counts.fill(found.map((n) => [n.name, share(n.caught, n.low), share(n.caught, n.wrong),
-      mean(n.onRight, n.right), mean(n.onWrong, n.wrong), n.teaches.toFixed(2)]));
-    const caught = found.map((n) => `${n.caught} in ${n.name}`).join(" and ");
-    said.textContent = `Epoch ${epochs[moment]}, α = ${ratio.toFixed(2)}, γ = ${g.toFixed(2)}: of ${found[0].wrong} wrong pixels, `
-      + `${caught} weigh less than 1.`;
+    counts.fill(found.map(({ name, right, bad, teaches }) => [name, share(bad.low, bad.low + right.low),
+      share(bad.low, bad.pixels), mean(right), mean(bad), teaches.toFixed(2)]));
+    said.textContent = `Epoch ${epochs[moment]}, α = ${ratio.toFixed(2)}, γ = ${g.toFixed(2)}: W_l is below 1 for `
+      + `${found.map(({ name, right, bad }) => `${bad.low} of ${bad.pixels} wrong and ${right.low} of ${right.pixels} right pixels `
+        + `in ${name}`).join(", and for ")}.`;
 
-    again.disabled = model.get("follows");
-    [scene.show(i), epoch.show(moment), alpha.show(Math.round(100 * ratio)), gamma.show(Math.round(100 * g)),
-      ranked.show(model.get("ranking"))];
+    again.setAttribute("aria-pressed", String(model.get("follows")));
+    [scene.show(i), epoch.show(moment), alpha.show(Math.round(100 * ratio)), gamma.show(Math.round(100 * g)), ranked.show(ranking)];
   });
 }
 

@@ -18,6 +18,7 @@ from rsbook.scenes import Scenes
 from rsbook.widgets.explorer import Explorer, scene_names, various_scenes
 
 LEAST, STEPS = 50, 51  # α = 0.50, 0.51, … 1.00
+RATIOS = [(LEAST + step) / 100 for step in range(STEPS)]
 FULL = 255  # confidences are saved in 8 bits
 
 
@@ -25,8 +26,9 @@ class SelectionExplorer(Explorer):
     """Masks of a training step at several moments of a training, for scenes of its batch (eqs. 2 and 3).
 
     scene: which of the offered ones · moment: index into `epochs`, which count from 1 · ratio: α, 0.50 … 1.00 in
-    hundredths · gamma: γ, 0 … 1 in hundredths · follows: whether both are those of the ramp at this moment · ranking:
-    as in `selection.selection_weights`. Confidences are those of the networks, rounded to 8 bits.
+    hundredths · gamma: γ, 0 … 1 in hundredths · follows: whether both are those of the ramp at this moment, until one
+    is set to another value · ranking: as in `selection.selection_weights`. Confidences are those of the networks,
+    rounded to 8 bits.
     """
 
     scene = traitlets.Int().tag(sync=True)
@@ -54,15 +56,14 @@ class SelectionExplorer(Explorer):
     ) -> None:
         """Offer `shown` various ones of a batch of `scenes` (n,) of `data`, which has two modalities and clean maps.
 
-        maps (n,H,W): their noisy maps, −1 without a label · logits (E,2,n,K,H,W): of both modalities at each moment ·
-        epochs: of the moments, from 1 · ramp_length: epochs until selection is at full strength. Raises ValueError for
-        shapes that do not fit and for data of other than two modalities.
+        maps (n,H,W): their noisy maps, negative without a label · logits (E,2,n,K,H,W): of both modalities at each
+        moment · epochs: of the moments, from 1 · ramp_length: epochs until selection is at full strength. Raises
+        ValueError for shapes that do not fit, for data of other than two modalities or without maps, for classes that
+        there are not, and for logits that are not finite.
         """
         scenes = [int(i) for i in scenes]
-        expected = (len(epochs), 2, len(scenes), len(data.classes), *data.images.shape[2:])
-        if len(data.modalities) != 2 or not scenes or tuple(logits.shape) != expected:
-            given = f"{len(data.modalities)} modalities, logits of shape {tuple(logits.shape)}"
-            raise ValueError(f"{data.name}: expected 2 modalities and logits {expected}, got {given}")
+        _check(data, scenes, maps, logits, epochs, shown)
+        maps = maps.clamp(min=-1)
         self.data, self.scenes = data, various_scenes(data, torch.tensor(scenes), shown)
         rows = [scenes.index(i) for i in self.scenes]
         self.maps, self.logits = maps[rows], logits[:, :, rows]
@@ -81,8 +82,8 @@ class SelectionExplorer(Explorer):
                 "pictures": np.array(pictures),
                 "clean": self.clean.to(torch.int8),
                 "noisy": self.maps.to(torch.int8),
-                "labels": self._labels,
-                "entities": self._entities,
+                "labels": _differences(self._labels),
+                "entities": _differences(self._entities),
                 "predictions": self.logits.argmax(dim=3).to(torch.int8),
                 "thresholds": self._thresholds.to(torch.int32),
                 "heat": heat,
@@ -102,7 +103,8 @@ class SelectionExplorer(Explorer):
             caption=f"What a training step on a batch of {len(scenes)} scenes makes of one of them. F_l: confidence in "
             "the label of the noisy map; F′_l: enhanced by the other modality (eq. 2); W_l: weight in the loss, 1 for "
             "the share α of the batch's pixels that are most believed (eq. 3); W_e: weight with which the modality "
-            "teaches the other. Stripes mark pixels of the noisy map that are wrong.",
+            "teaches the other. Precision: the share of wrong pixels among those with a W_l below 1. Recall: the share "
+            "of the wrong pixels that have one.",
         )
 
     @cached_property
@@ -113,16 +115,31 @@ class SelectionExplorer(Explorer):
             self.data, self.scenes[0], self.maps[0], self.logits[-1][:, 0], risen, self.ranking
         )
 
+    @traitlets.observe("moment", "ratio", "gamma", "follows")
+    def _follow(self, change: traitlets.Bunch) -> None:
+        """α and γ go with the moment while they follow it; one that is set to another value follows no longer."""
+        if not self.follows:
+            return
+        ramp = self.ramp[self.moment]
+        if change.name in ("ratio", "gamma"):
+            self.follows = [self.ratio, self.gamma] == ramp
+        else:
+            with self.hold_trait_notifications():  # or the first of them would seem to be set by hand
+                self.ratio, self.gamma = ramp
+
     def read_out(self) -> pd.DataFrame:
         """What the masks do to right and wrong pixels of the scene, a row a modality; nan where there are none.
 
         precision: the share of wrong pixels among those with W_l < 1 · recall: of the wrong pixels, the share with
-        W_l < 1 · right, wrong: mean W_l of both kinds · teaches: mean W_e of all pixels.
+        W_l < 1 · right, wrong: mean W_l of both kinds · teaches: mean W_e of all pixels. Raises ValueError for α and γ
+        that are not offered.
         """
+        if self.ratio not in RATIOS or not 0 <= self.gamma <= 1:
+            raise ValueError(f"ratio={self.ratio}, gamma={self.gamma}: expected one of 0.50, 0.51, … 1.00, and 0 … 1")
         maps, rows = self.maps[self.scene], []
         known = maps >= 0
         bad = (maps != self.clean[self.scene]) & known
-        step = round(100 * self.ratio) - LEAST
+        step = RATIOS.index(self.ratio)
         for m, name in enumerate(self.modalities):
             score = _scores(self._labels[self.moment, :, self.scene], m)
             threshold = self._thresholds[self.moment, m, :, step]
@@ -143,6 +160,23 @@ class SelectionExplorer(Explorer):
         return pd.DataFrame(rows)
 
 
+def _check(
+    data: Scenes, scenes: Sequence[int], maps: Tensor, logits: Tensor, epochs: Sequence[int], shown: int
+) -> None:
+    size = tuple(data.images.shape[2:])
+    expected = (len(scenes), *size), (len(epochs), 2, len(scenes), len(data.classes), *size)
+    given = tuple(maps.shape), tuple(logits.shape)
+    if len(data.modalities) != 2 or not scenes or shown < 1 or not epochs or given != expected:
+        raise ValueError(
+            f"{data.name}: expected 2 modalities, maps {expected[0]} and logits {expected[1]} with no size of 0, got "
+            f"{len(data.modalities)} modalities, maps {given[0]} and logits {given[1]}, to show {shown}"
+        )
+    if data.positions is None:
+        raise ValueError(f"{data.name}: the explorer needs reference maps")
+    if maps.max() >= len(data.classes) or not logits.isfinite().all():
+        raise ValueError(f"{data.name}: expected classes below {len(data.classes)} in maps, and logits that are finite")
+
+
 def _find_thresholds(labels: Tensor, maps: Tensor, num_classes: int) -> Tensor:
     """The lowest selected score (E,2,1+K,STEPS) int64 of all pixels of the batch, and of those of each label.
 
@@ -156,13 +190,21 @@ def _find_thresholds(labels: Tensor, maps: Tensor, num_classes: int) -> Tensor:
             for g, group in enumerate(groups):
                 ordered = score[group].sort(descending=True).values
                 for step in range(STEPS if len(ordered) else 0):
-                    count = selection.selected_count(len(ordered), (LEAST + step) / 100)
+                    count = selection.selected_count(len(ordered), RATIOS[step])
                     found[e, m, g, step] = ordered[count - 1]
     return found
 
 
 def _packed(confidences: Sequence[Sequence[Tensor]]) -> Tensor:
     return torch.stack([torch.stack(list(moment)) for moment in confidences]).mul(FULL).round().to(torch.uint8)
+
+
+def _differences(confidences: Tensor) -> np.ndarray:
+    """(…,H,W) uint8 as what is new from column to column and row to row, modulo 256, which packs into a third less."""
+    values = confidences.numpy()
+    for axis in (-1, -2):
+        values = np.diff(values, axis=axis, prepend=np.uint8(0))
+    return values
 
 
 def _scores(confidences: Tensor, modality: int) -> Tensor:
