@@ -1,8 +1,8 @@
 """The parameters of a notebook: declared in a cell that is parsed, never executed, and checked before any kernel.
 
-What a comment at the end of a line allows: `# a · b · c` the values listed · `# 0 … 1`, `# 0 …`, `# … 1` numbers in a
-range, its ends included · `# folder` a folder. For a list, each of its elements. After a comma or an opening
-parenthesis a comment says what it likes: `# 0 … 1, share of the scenes`. Any other comment is prose.
+What a comment at the end of a line allows: `# a · b · c` the values listed, `# only a` that one · `# 0 … 1`, `# 0 …`,
+`# … 1` numbers in a range, its ends included · `# folder` a folder. For a list, each of its elements. After a comma or
+an opening parenthesis a comment says what it likes: `# 0 … 1, share of the scenes`. Any other comment is prose.
 """
 
 import ast
@@ -237,8 +237,8 @@ def _rule(comment):
     rule = re.split(r", | \(", comment, maxsplit=1)[0].strip()
     if "…" in rule or "..." in rule:  # a range that is not understood must not pass for prose
         return {"limits": _limits(rule)}
-    if " · " in rule:
-        return {"choices": tuple(part.strip() for part in rule.split(" · "))}
+    if " · " in rule or rule.startswith("only "):
+        return {"choices": tuple(part.strip() for part in rule.removeprefix("only ").split(" · "))}
     return {"folder": True} if rule == "folder" else {}
 
 

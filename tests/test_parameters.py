@@ -80,6 +80,14 @@ def test_prose_may_follow_choices():
     assert declared.choices == ("x", "y")
 
 
+def test_a_single_choice_is_said_to_be_the_only_one():
+    declared = parameters.declared(notebook("a = 'x'  # only x (so far)"))["a"]
+    assert declared.choices == ("x",)
+    with pytest.raises(parameters.UsageError, match="expected x"):
+        declared.check("y")
+    assert parameters.declared(notebook("a = 'x'  # lonely x"))["a"].choices == ()
+
+
 def test_every_notebook_says_what_its_shared_parameters_may_be():
     paths = list(Path(__file__).parents[1].glob("notebooks/[!.]*/[!.]*.ipynb"))
     assert paths
