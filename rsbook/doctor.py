@@ -188,15 +188,8 @@ def data(root: Path, *_: Any) -> Iterator[Finding]:
 
     for name in scenes.ARCHIVES:
         folder, embedded = root / "data" / name, name not in preparing.PREPARED
-        stage, bad, sums = "ready" if embedded else preparing.state(folder), {}, {}  # bad: the folder of each file
-        try:
-            sums = scenes.listed(folder) if stage == "ready" else {}
-        except (OSError, scenes.DataError):
-            bad["SHA256SUMS"] = name
-        for file, expected in sums.items():
-            path = scenes.place(folder, file)
-            if not path.is_file() or (embedded and scenes.sha256(path) != expected):
-                bad[file] = path.parent.name
+        stage = "ready" if embedded else preparing.state(folder)
+        bad = preparing.damaged(folder, hashed=embedded) if stage == "ready" else {}
         committed = " ".join(f"data/{one}" for one in sorted(set(bad.values())))
         cure = f"git checkout -- {committed}" if embedded else f"python -m rsbook data prepare {name}"
         use = ", as SHA256SUMS says" if embedded else f", needed only for --preset full -p dataset={name}"

@@ -97,6 +97,22 @@ def state(folder: Path) -> str:
     return "to prepare" if (folder / "raw").is_dir() else "not here"
 
 
+def damaged(folder: Path, hashed: bool) -> dict[str, str]:
+    """The files of an archive that are missing or, where they are hashed, not what SHA256SUMS says; and in which
+    archive's folder each lies.
+    """
+    try:
+        sums = scenes.listed(folder)
+    except (OSError, DataError):
+        return {"SHA256SUMS": folder.name}
+    paths = {file: scenes.place(folder, file) for file in sums}
+    return {
+        file: path.parent.name
+        for file, path in paths.items()
+        if not path.is_file() or (hashed and scenes.sha256(path) != sums[file])
+    }
+
+
 def check(folder: Path, progress: bool = True) -> tuple[int, int]:
     """Hash every file of an archive; how many there are and their bytes. Raises DataError for a damaged one."""
     scenes.checksum(folder.name, folder.parent)  # says how to get an archive that is not there

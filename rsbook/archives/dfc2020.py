@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from functools import partial
 from pathlib import Path
@@ -46,7 +45,7 @@ def source(raw: Path) -> prepared.Source:
     if missing := [part for part in SPLITS if part not in {part for part, _ in patches}]:
         raise DataError(f"{raw} holds no file ROIs0000_{missing[0]}_s1_0_p0.tif or the like: unpack that part; {CURE}")
     # Neighbours have neighbouring numbers; ordered by hash, the first n patches of a part are a fair sample of it.
-    names = sorted((f"ROIs0000_{part}_{number}" for part, number in patches), key=_hash)
+    names = sorted((f"ROIs0000_{part}_{number}" for part, number in patches), key=sentinel.in_fair_order)
     wanted = [[_file(name, kind) for kind in FILES] for name in names]
     if missing := sorted({file for row in wanted for file in row} - files.keys()):
         more = f", with {len(missing) - 1} more" if len(missing) > 1 else ""
@@ -74,10 +73,6 @@ def source(raw: Path) -> prepared.Source:
         modalities=sentinel.MODALITIES,
         group_inputs=[prepared.identify(path for i in group for path in paths[i]) for group in groups],
     )
-
-
-def _hash(name: str) -> bytes:
-    return hashlib.sha256(name.encode()).digest()
 
 
 def _file(name: str, kind: str) -> str:

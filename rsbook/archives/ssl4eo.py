@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 from functools import partial
@@ -50,7 +49,7 @@ def source(raw: Path) -> prepared.Source:
     radar, optical, labels = (_folder(raw, names) for names in (RADAR, OPTICAL, LABELS))
     labelled = [name for name in os.listdir(labels) if re.fullmatch(r"\d+", name)]
     # Numbers go by place; ordered by hash, the first n locations are a fair sample of the Earth on every machine.
-    seasons = {place: _seasons(radar, optical, labels, place) for place in sorted(labelled, key=_hash)}
+    seasons = {place: _seasons(radar, optical, labels, place) for place in sorted(labelled, key=sentinel.in_fair_order)}
     places = [place for place, found in seasons.items() if found]
     if len(places) < 2:
         what = (
@@ -85,14 +84,10 @@ def source(raw: Path) -> prepared.Source:
     )
 
 
-def _hash(name: str) -> bytes:
-    return hashlib.sha256(name.encode()).digest()
-
-
 def _validation(places: list[str]) -> set[str]:
     """A hundredth of the locations, by hash: no random generator and no order decides, and few change with the rest."""
     held_out = max(1, round(VALIDATION * len(places)))
-    return set(sorted(places, key=lambda place: _hash(f"validation {place}"))[:held_out])
+    return set(sorted(places, key=lambda place: sentinel.in_fair_order(f"validation {place}"))[:held_out])
 
 
 def _folder(raw: Path, names: tuple[str, ...]) -> Path:
