@@ -1,4 +1,4 @@
-"""Worker processes that read groups of scenes and write them to their places in the prepared arrays."""
+"""Worker processes that read groups of scenes, or of series, and write them to their places in the prepared arrays."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from pathlib import Path
 
 import numpy as np
 
-from rsbook.archives.prepared import Patches
 from rsbook.scenes import DataError
 
 AHEAD = 4  # groups for each worker that wait for it, so that it never waits for the journal
@@ -28,12 +27,13 @@ Finished = tuple[int, list[int], list[int]]  # a group, sums and sums of squares
 
 @dataclass(frozen=True)
 class Place:
-    """Where the scenes of one array lie: in which file, after how many bytes, of what type and shape each."""
+    """Where the scenes of one array lie: in which file, after how many bytes, of what type and shape each, how many."""
 
     path: Path
     offset: int
     dtype: np.dtype
     shape: tuple[int, ...]
+    count: int
 
     def write(self, members: list[int], array: np.ndarray) -> None:
         """Write array[i] to the place of scene members[i], neighbours in one go; not through a map of the file, where
@@ -63,35 +63,40 @@ class Place:
 
 
 def places(folder: Path, arrays: dict[str, tuple[np.dtype, tuple[int, ...]]]) -> dict[str, Place]:
-    """The place of each allocated array in `folder`, by its name: images, positions, labels."""
+    """The place of each allocated array in `folder`, by its name, as images."""
     found = {}
     for name, (dtype, shape) in arrays.items():
         offset = np.load(folder / name, mmap_mode="r", allow_pickle=False).offset
-        found[name.removesuffix(".npy")] = Place(folder / name, offset, dtype, shape[1:])
+        found[name.removesuffix(".npy")] = Place(folder / name, offset, dtype, shape[1:], shape[0])
     return found
 
 
 @dataclass(frozen=True)
 class Filler:
-    """Reads groups of scenes and writes them to their places. training (N,) bool: whom the statistics are of."""
+    """Reads groups of scenes and writes them to their places. training (N,) bool: whom the statistics are of.
 
-    read: Callable[[list[int]], Patches]
+    names: of what `read` gives, in its order. An array that has no row for a group gets nothing of it.
+    """
+
+    read: Callable[[list[int]], tuple[np.ndarray | None, ...]]
     places: dict[str, Place]
     training: np.ndarray
+    names: tuple[str, ...]
 
     def __call__(self, group: int, members: list[int]) -> Finished:
         """Read and write one group. Raises ValueError when the reader does not give what its Source promises."""
-        given = dict(zip(("images", "positions", "labels"), self.read(members), strict=True))
-        for name, place in self.places.items():
+        given = dict(zip(self.names, self.read(members), strict=True))
+        wanted = {name: place for name, place in self.places.items() if max(members) < place.count}
+        for name, place in wanted.items():
             if name == "positions" and given[name] is not None:
                 given[name] = _stored(given[name], place.dtype, group)
             array, expected = given[name], (place.dtype, (len(members), *place.shape))
             found = None if array is None else (array.dtype, array.shape)
             if found != expected:
                 raise ValueError(f"group {group}: the reader gave {name} of {found}, expected {expected}")
-        for name, place in self.places.items():
+        for name, place in wanted.items():
             place.write(members, given[name])
-        return (group, *moments(given["images"][self.training[members]]))
+        return (group, *(moments(given["images"][self.training[members]]) if "images" in given else ([], [])))
 
 
 def _stored(bits: np.ndarray, dtype: np.dtype, group: int) -> np.ndarray:

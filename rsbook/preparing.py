@@ -1,4 +1,5 @@
-"""Preparing an archive: its raw files, read once by all cores, become the flat arrays of `rsbook.archives.prepared`.
+"""Preparing an archive: its raw files, read once by all cores, become the flat arrays of `rsbook.archives.prepared`,
+or of `rsbook.archives.prepared_series`.
 
 What lies in DIR/NAME/raw as zip or tar is unpacked there first. The rest is made in DIR/NAME/.preparing and moved to
 its place when it is whole. A journal there has a line for every group of scenes that is on the disk, so a run that is
@@ -7,7 +8,6 @@ killed at any moment goes on where it was.
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import importlib
 import inspect
@@ -28,8 +28,7 @@ import numpy as np
 from tqdm import tqdm
 
 from rsbook import filling, scenes, unpacking
-from rsbook.archives import prepared
-from rsbook.archives.prepared import Source
+from rsbook.archives import prepared, prepared_series
 from rsbook.files import replacing
 from rsbook.scenes import DataError
 
@@ -40,6 +39,7 @@ SLACK = 2**24  # bytes for what is not an array
 LIBRARIES = ("numpy", "rasterio", "pillow")  # another version may decode to other pixels
 GIGABYTE = 1e9
 
+Source = prepared.Source | prepared_series.Source
 Done = dict[int, tuple[list[int], list[int]]]  # sums and sums of squares of each band, by group
 
 
@@ -74,8 +74,9 @@ def prepare(name: str, root: str | Path | None = None, workers: int | None = Non
 
 def summary(folder: Path) -> str:
     """What a prepared archive holds, and where its counts differ from the paper's."""
-    manifest = prepared.read_manifest(folder)
-    counts = ", ".join(f"{n:,} {split}" for split, n in manifest["scenes"].items())
+    series = hasattr(importlib.import_module(f"rsbook.archives.{folder.name}"), "REGIONS")
+    manifest = (prepared_series if series else prepared).read_manifest(folder)
+    counts = ", ".join(f"{n:,} {what}" for what, n in manifest["counts" if series else "scenes"].items())
     differ = [f"  counts differ from the paper's: {text}" for text in manifest["notes"].get("differ", ())]
     return "\n".join([f"{manifest['name']} is ready in {folder}: {counts}", *differ])
 
@@ -132,12 +133,12 @@ def _unpack_archives(raw: Path, patterns: tuple[str, ...], progress: bool) -> No
 def _make(source: Source, work: Path, workers: int, progress: bool) -> None:
     """All files of the archive in `work`, SHA256SUMS the last."""
     if "train" not in source.splits:
-        raise DataError(f"{source.name}: no training scenes among the {len(source.scenes)} that were found")
+        raise DataError(f"{source.name}: no training {source.unit} among the {len(source.splits)} that were found")
     plan = fingerprint(source)
     done = _resume(source, work, plan, progress)
     _fill(source, work, done, workers, progress)
-    _write_tables(source, work, done)
-    _write_sums(source, work, progress)
+    tables = _write_tables(source, work, done)
+    _write_sums([*source.arrays(), *tables], work, progress)
 
 
 def fingerprint(source: Source) -> str:
@@ -220,10 +221,10 @@ def _check_room(source: Source, folder: Path) -> None:
 def _fill(source: Source, work: Path, done: Done, workers: int, progress: bool) -> None:
     """Read what is not done, and note each group in the journal once its bytes are on the disk."""
     training = np.array([split == "train" for split in source.splits])
-    filler = filling.Filler(source.read, filling.places(work, source.arrays()), training)
+    filler = filling.Filler(source.read, filling.places(work, source.arrays()), training, source.names)
     missing = [(i, group) for i, group in enumerate(source.groups) if i not in done]
-    total, before = len(source.scenes), sum(len(source.groups[i]) for i in done)
-    bar = tqdm(total=total, initial=before, unit=" scenes", desc=source.name, mininterval=1, disable=not progress)
+    counts = {"total": sum(map(len, source.groups)), "initial": sum(len(source.groups[i]) for i in done)}
+    bar = tqdm(**counts, unit=f" {source.unit}", desc=source.name, mininterval=1, disable=not progress)
     ended = filling.finished(filler, missing, workers)
     with bar, (work / JOURNAL).open("ab", buffering=0) as journal, closing(ended):
         for batch in ended:
@@ -237,39 +238,17 @@ def _fill(source: Source, work: Path, done: Done, workers: int, progress: bool) 
             bar.update(sum(len(source.groups[i]) for i, _, _ in batch))
 
 
-def _write_tables(source: Source, work: Path, done: Done) -> None:
-    """scenes.csv and manifest.json: the same bytes from the same archive, wherever and whenever it is prepared."""
-    with replacing(work / "scenes.csv") as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        table = csv.writer(file, lineterminator="\n")
-        table.writerow(["scene", "split"])
-        table.writerows(zip(source.scenes, source.splits, strict=True))
-    labels, splits = np.load(work / "labels.npy", mmap_mode="r", allow_pickle=False), np.array(source.splits)
-    counted = {split: labels[splits == split].sum(axis=0).tolist() for split in scenes.SPLITS}
-    mean, std = _moments(source, done)
-    names = ("name", "version", "classes", "bands", "rgb", "modalities", "seasons", "min_pixels", "size", "dtype")
-    manifest = {
-        **{name: getattr(source, name) for name in (*names, "has_positions")},
-        "scenes": {split: source.splits.count(split) for split in scenes.SPLITS},
-        "scenes_of_class": {split: dict(zip(source.classes, n, strict=True)) for split, n in counted.items()},
-        "mean": mean,
-        "std": std,
-        "notes": source.notes,
-    }
-    with replacing(work / "manifest.json") as temporary:
-        text = json.dumps(manifest, indent=1, ensure_ascii=False, allow_nan=False)
-        temporary.write_text(text + "\n", encoding="utf-8")
-
-
-def _moments(source: Source, done: Done) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation of each band of the training images, from exact sums of integers."""
-    n = source.splits.count("train") * source.size**2
+def _write_tables(source: Source, work: Path, done: Done) -> list[str]:
+    """The tables of the archive, whose names are returned: the same bytes wherever and whenever it is prepared."""
     sums, squares = ([sum(band) for band in zip(*parts, strict=True)] for parts in zip(*done.values(), strict=True))
-    variances = [(n * q - s * s) / (n * (n - 1)) for s, q in zip(sums, squares, strict=True)]
-    return [s / n for s in sums], [math.sqrt(v) for v in variances]
+    tables = source.tables(work, sums, squares)
+    for name, text in tables.items():
+        with replacing(work / name) as temporary:
+            temporary.write_text(text, encoding="utf-8", newline="")
+    return list(tables)
 
 
-def _write_sums(source: Source, work: Path, progress: bool) -> None:
-    names = [*source.arrays(), "scenes.csv", "manifest.json"]
+def _write_sums(names: list[str], work: Path, progress: bool) -> None:
     total = sum((work / name).stat().st_size for name in names)
     with _bytes_bar("hashing", total, progress) as bar, ThreadPoolExecutor(_workers()) as threads:
         digests = list(threads.map(lambda name: scenes.sha256(work / name, bar.update), names))

@@ -20,8 +20,8 @@ if TYPE_CHECKING:  # PyTorch takes seconds to import: listing and preparing arch
     from torch import Tensor
 
 DATA = Path(__file__).parents[1] / "data"
-EMBEDDED = ("bluemarble", "bluemarble_vegetation")  # these come with the repository
-ARCHIVES = (*EMBEDDED, "deepglobe", "bigearthnet", "treesatai", "ssl4eo", "dfc2020")
+EMBEDDED = ("bluemarble", "bluemarble_vegetation", "crops")  # these come with the repository
+ARCHIVES = (*EMBEDDED, "deepglobe", "bigearthnet", "treesatai", "ssl4eo", "dfc2020", "denethor", "breizhcrops")
 SPLITS = ("train", "val", "test")
 LARGE = 64 * 2**20  # bytes: a larger file is hashed again only after its size or time has changed
 STAMP = ".verified.json"
@@ -100,9 +100,11 @@ class Scenes:
 def load(name: str, root: str | Path | None = None) -> Scenes:
     """Load the archive `name` from `root`/`name` (default: the project's data folder), its checksums verified.
 
-    Raises ValueError for an unknown name and DataError for missing or damaged files.
+    Raises ValueError for an unknown name, or one of an archive of series, and DataError for missing or damaged files.
     """
     folder = location(name, root)
+    if not hasattr(importlib.import_module(f"rsbook.archives.{name}"), "load"):
+        raise ValueError(f"dataset={name!r}: holds series, not scenes; rsbook.series.load opens it")
     return _load(name, folder.absolute(), verify(folder))
 
 

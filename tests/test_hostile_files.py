@@ -23,8 +23,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import h5py
 import make_archives
 import make_archives_bigearthnet
+import make_archives_crops
 import make_archives_sentinel
 import make_archives_treesatai
 import numpy as np
@@ -38,8 +40,8 @@ from safetensors import SafetensorError
 from torch import nn
 from zoo import notebook
 
-from rsbook import checkpoints, cli, pages, planning, preparing, published, results, runs, scenes, unpacking
-from rsbook.archives import bigearthnet, deepglobe, dfc2020, ssl4eo, treesatai
+from rsbook import checkpoints, cli, pages, planning, preparing, published, results, runs, scenes, series, unpacking
+from rsbook.archives import bigearthnet, breizhcrops, deepglobe, denethor, dfc2020, ssl4eo, treesatai
 from rsbook.parameters import BatchError, UsageError
 from rsbook.runs import RunError
 from rsbook.scenes import DataError
@@ -73,12 +75,20 @@ def house(tmp_path_factory):
         make_archives_treesatai.make(root / "treesatai", rng)
         make_archives_sentinel.make_ssl4eo(root / "ssl4eo", rng)
         make_archives_sentinel.make_dfc2020(root / "dfc2020", rng)
+        make_archives_crops.make_denethor(root / "denethor" / "raw", rng)
+        make_archives_crops.make_breizhcrops(root / "breizhcrops", rng)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(denethor, "DRAWN", {"train": 9, "val": 3})
+            patch.setattr(denethor, "PAIRS", 50)
+            preparing.prepare("denethor", root, workers=0, progress=False)
         make_bluemarble(root / "bluemarble", rng)
         make_vegetation(root / "bluemarble_vegetation", rng)
     preparing.prepare("deepglobe", root, workers=0, progress=False)
     return root, {
         **targets_of_archives(root),
+        **targets_of_crops(root),
         **targets_of_prepared(root / "deepglobe"),
+        **targets_of_series(root / "denethor"),
         **targets_of_bluemarble(root / "bluemarble"),
         **targets_of_vegetation(root / "bluemarble_vegetation"),
         **targets_of_runs(root / "runs"),
@@ -144,6 +154,54 @@ def targets_of_archives(root):
         "packed list": Target(packed_list, lambda: bigearthnet.source(root / "v1"), sound=is_source),
         "shares": Target(shares, lambda: treesatai.source(root / "treesatai"), sound=is_source),
         "list of images": Target(listed, lambda: treesatai.source(root / "treesatai"), sound=is_source),
+    }
+
+
+def targets_of_crops(root):
+    """What publishers ship of series: HDF5, pickles that are only looked at, field boundaries, tables."""
+    raw, part = root / "denethor" / "raw", root / "breizhcrops" / "2018" / "L1C" / "frh01.csv"
+    bands = next(raw.glob("*train*/*_2018/bands.npy"))
+    box, stamps = bands.with_name("bbox.pkl"), bands.with_name("timestamp.pkl")
+    labels = next(raw.glob("*train_labels/*/labels.geojson"))
+    planet = next(raw.glob("*train_source_planet/*/sr.tif"))
+    codes = root / "breizhcrops" / "classmapping.csv"
+    with h5py.File(part.with_suffix(".h5")) as file:
+        folder = file["breizhcrops_dataset/2018/L1C/frh01/csv"]
+        name = next(found.name for found in folder.values() if len(found) > 142)
+    known = breizhcrops._codes(codes)
+    return {
+        "stack of bands": Target(bands, lambda: denethor._map(bands), sound=lambda array: array.ndim == 4),
+        "pickled corners": Target(box, lambda: denethor._bounds(box), sound=lambda found: len(found) == 4),
+        "pickled dates": Target(stamps, lambda: denethor._dates(stamps, 6, 2018), sound=lambda found: len(found) == 6),
+        "field boundaries": Target(labels, lambda: denethor._fields(labels), sound=lambda found: len(found) == 3),
+        "image of Planet": Target(
+            planet, lambda: denethor._around(planet, 120, np.arange(9)), sound=lambda array: array.shape == (9, 36)
+        ),
+        "HDF5": Target(
+            part.with_suffix(".h5"),
+            lambda: breizhcrops._series([part.with_suffix(".h5")], [(0, name, 1)]),
+            sound=lambda found: found[0].shape[1:] == (17,),
+        ),
+        "index of fields": Target(part, lambda: breizhcrops._fields({"frh01": part}, known)),
+        "codes of cultures": Target(codes, lambda: breizhcrops._codes(codes)),
+    }
+
+
+def targets_of_series(folder):
+    """What `rsbook.preparing` has written of an archive of series."""
+
+    def load():
+        data = series.load("denethor", "brandenburg_2018", 2, 1, folder.parent)
+        preparing.summary(folder)
+        return data, series.load_pairs("denethor", "brandenburg_2018", 60, folder.parent)
+
+    def is_whole(found):
+        return isinstance(found[0], series.Series) and found[1].planet.shape == (60, 36)
+
+    names = ("series.npy", "pairs_s2.npy", "pairs_planet.npy", "pixels.csv", "manifest.json")
+    return {
+        f"denethor {name}": Target(folder / name, load, (DataError, ValueError), is_whole, lambda: resum(folder))
+        for name in names
     }
 
 
@@ -323,6 +381,9 @@ NAMES = (
     *("labels of a patch", "list of patches", "packed list", "shares", "list of images"),
     *("radar", "optical band", "noisy label", "radar of a patch", "bands of a patch", "map of a patch"),
     *("prepared images.npy", "prepared positions.npy", "prepared labels.npy", "prepared scenes.csv"),
+    *("stack of bands", "pickled corners", "pickled dates", "field boundaries", "image of Planet"),
+    *("HDF5", "index of fields", "codes of cultures", "denethor series.npy", "denethor pairs_s2.npy"),
+    *("denethor pairs_planet.npy", "denethor pixels.csv", "denethor manifest.json"),
     *("prepared manifest.json", "SHA256SUMS", "stamp", "journal", "marks"),
     *("bluemarble image.tif", "bluemarble igbp.tif", "bluemarble scenes.csv", "vegetation.tif"),
     *("record", "weights", "weights of another", "state of a training"),
@@ -600,6 +661,14 @@ def wrong(folder, path):
         "prepared labels.npy": lambda: [saved(np.load(path).astype("uint8")), saved(np.load(path)[:, :2])],
         "prepared scenes.csv": lambda: [*rows[:3], b"scene,split\n", b"scene,split\na,train\n", b'scene,split\n"' * 9],
         "prepared manifest.json": lambda: [changed(path, **part) for part in parts],
+        "denethor series.npy": lambda: [saved(np.load(path)[:, :9]), saved(np.load(path).astype("int32"))],
+        "denethor pairs_s2.npy": lambda: [saved(np.load(path)[:4]), saved(np.load(path)[..., :11])],
+        "denethor pixels.csv": lambda: [*rows, b"region,split,class,field\n", path.read_bytes() + b"a,test,rye,1\n"],
+        "denethor manifest.json": lambda: [
+            *(changed(path, days={"brandenburg_2018": days}) for days in (None, 3, [], ["1"], [0], [1, 2])),
+            *(changed(path, **{name: None}) for name in ("name", "classes", "days", "dates_first", "counts")),
+            *(changed(path, counts={"a": "b"}), changed(path, classes=[1, 2]), changed(path, days={})),
+        ],
         "Parquet": lambda: [metadata(**column) for column in columns],
         "labels of a patch": lambda: [json.dumps({"labels": value}).encode() for value in names],
         "shares": lambda: [json.dumps(dict.fromkeys(make_archives_treesatai.LABELS, v)).encode() for v in shares],
@@ -672,6 +741,15 @@ def npy(shape, descr="|u1", length=None):
     return b"\x93NUMPY\1\0" + struct.pack("<H", len(header) if length is None else length) + header + bytes(64)
 
 
+def hdf5(root, shape, options):
+    """A file in whose series nothing has been written, of any shape, at the place of the first one."""
+    path = root / "made.h5"
+    with h5py.File(root / "breizhcrops" / "2018" / "L1C" / "frh01.h5") as whole, h5py.File(path, "w") as file:
+        for name in whole["breizhcrops_dataset/2018/L1C/frh01/csv"]:
+            file.create_dataset(f"breizhcrops_dataset/2018/L1C/frh01/csv/{name}", shape, "f8", **options)
+    return path.read_bytes()
+
+
 def many_values(content):
     """30 million values that take 70 kB."""
     values = pyarrow.DictionaryArray.from_arrays(np.zeros(30_000_000, dtype=np.int32), ["a_1_1"])
@@ -693,6 +771,7 @@ def claims(root):
     photo = next((root / "deepglobe" / "raw" / "train").glob("*_sat.jpg")).read_bytes()
     sizes = [(65500, 65500), (13_000, 13_000), (9_000, 9_000)]
     shapes = [(2**40,), (10**30,), (2**63 - 1, 2), (-1, 5), "(" * 5000, f"({'9,' * 3000})"]
+    chunked = {"chunks": (143, 17), "maxshape": (None, None), "compression": "gzip"}
     kinds = ["|O", [("a", "|O")], "(32768,32768)f8", "|U2147483647", "<M8[s]", "|V0"]
     arrays = [*map(npy, shapes), *(npy((2,), kind) for kind in kinds), npy((3, 2), length=65000)]
     return {
@@ -720,6 +799,9 @@ def claims(root):
         "Parquet": [many_values(path)],
         "packed list": [gzip.compress(bytes(2**29), 1), gzip.compress(b"a" * 2**28, 1)],
         **{f"prepared {name}.npy": arrays for name in ("images", "positions", "labels")},
+        **dict.fromkeys(("stack of bands", "denethor series.npy", "denethor pairs_s2.npy"), arrays),
+        "image of Planet": [tiff(path, {256: side, 257: side}, (4, 400, 400))],
+        "HDF5": [hdf5(root, *claim) for claim in (((2**40, 17), {}), ((143, 17, 2**30), {}), ((143, 17), chunked))],
         "unpacked.zip": [zeros_in_zip(400)],
     }
 
@@ -729,7 +811,9 @@ def measured(root):
     root = Path(root)
     targets = {
         **targets_of_archives(root),
+        **targets_of_crops(root),
         **targets_of_prepared(root / "deepglobe"),
+        **targets_of_series(root / "denethor"),
         **targets_of_bluemarble(root / "bluemarble"),
         **targets_of_vegetation(root / "bluemarble_vegetation"),
         **targets_of_downloads(root / "again"),

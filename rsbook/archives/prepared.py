@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 import json
+import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -77,6 +79,9 @@ class Source:
     inputs: str = ""
     group_inputs: list[str] = field(default_factory=list)
 
+    names: ClassVar = ("images", "positions", "labels")  # of what `read` gives
+    unit: ClassVar = "scenes"
+
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
             raise ValueError(f"{self.name}: dtype={self.dtype!r}, expected {' or '.join(DTYPES)}")
@@ -101,6 +106,43 @@ class Source:
             dtype = np.dtype("int32") if self.map_positions else bits_dtype(len(self.classes))
             found["positions.npy"] = (dtype, (n, *side))
         return found | {"labels.npy": (np.dtype("bool"), (n, len(self.classes)))}
+
+    def tables(self, folder: Path, sums: list[int], squares: list[int]) -> dict[str, str]:
+        """scenes.csv and manifest.json, by name, of the arrays in `folder`; sums: of each band over training pixels."""
+        labels, splits = np.load(folder / "labels.npy", mmap_mode="r", allow_pickle=False), np.array(self.splits)
+        counted = {split: labels[splits == split].sum(axis=0).tolist() for split in scenes.SPLITS}
+        mean, std = _moments(self.splits.count("train") * self.size**2, sums, squares)
+        names = ("name", "version", "classes", "bands", "rgb", "modalities", "seasons", "min_pixels", "size", "dtype")
+        manifest = {
+            **{name: getattr(self, name) for name in (*names, "has_positions")},
+            "scenes": {split: self.splits.count(split) for split in scenes.SPLITS},
+            "scenes_of_class": {split: dict(zip(self.classes, n, strict=True)) for split, n in counted.items()},
+            "mean": mean,
+            "std": std,
+            "notes": self.notes,
+        }
+        rows = zip(self.scenes, self.splits, strict=True)
+        return {"scenes.csv": to_csv(["scene", "split"], rows), "manifest.json": to_json(manifest)}
+
+
+def to_csv(names: list[str], rows: Iterable[Iterable[Any]]) -> str:
+    """A table as text, the same wherever it is made."""
+    text = io.StringIO(newline="")
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(names)
+    table.writerows(rows)
+    return text.getvalue()
+
+
+def to_json(manifest: dict[str, Any]) -> str:
+    """A manifest as text, the same wherever it is made."""
+    return json.dumps(manifest, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _moments(n: int, sums: list[int], squares: list[int]) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation of each band from exact sums of n integers."""
+    variances = [(n * q - s * s) / (n * (n - 1)) for s, q in zip(sums, squares, strict=True)]
+    return [s / n for s in sums], [math.sqrt(v) for v in variances]
 
 
 def bits_dtype(num_classes: int) -> np.dtype:
@@ -132,7 +174,7 @@ def load(folder: Path, checksum: str) -> scenes.Scenes:
         stored["positions"] = ("uint8", "uint16", "int32")
     maps = {name: open_array(folder / f"{name}.npy", dtypes, "c") for name, dtypes in stored.items()}
     splits = _read_splits(folder / "scenes.csv")
-    with _explained(folder):
+    with explained(folder):
         if len(splits) != len(maps["images"]):
             raise ValueError(f"{len(splits)} scenes in scenes.csv, {len(maps['images'])} in images.npy")
         if len(splits) % manifest["seasons"]:
@@ -160,7 +202,7 @@ def load(folder: Path, checksum: str) -> scenes.Scenes:
 def read_manifest(folder: Path) -> dict[str, Any]:
     """What folder/manifest.json says; raises DataError where a part is missing or of another type."""
     path = folder / "manifest.json"
-    with _explained(path):
+    with explained(path):
         manifest = ADDED | json.loads(path.read_text(encoding="utf-8"))
         for names, kind, inner in MANIFEST:
             for name in names.split():
@@ -178,7 +220,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 def open_array(path: Path, dtypes: Iterable[str], mode: str) -> np.ndarray:
     """A .npy file of one of these types as a memory map; raises DataError for anything else. Nothing is unpickled."""
-    with _explained(path):
+    with explained(path):
         array = np.lib.format.open_memmap(path, mode=mode)  # unlike numpy.load, it knows no other kind of file
         if array.dtype not in dtypes:
             raise ValueError(f"it holds {array.dtype}, expected {' or '.join(dtypes)}")
@@ -186,7 +228,7 @@ def open_array(path: Path, dtypes: Iterable[str], mode: str) -> np.ndarray:
 
 
 def _read_splits(path: Path) -> np.ndarray:
-    with _explained(path), path.open(newline="", encoding="utf-8") as file:
+    with explained(path), path.open(newline="", encoding="utf-8") as file:
         splits = [row["split"] for row in csv.DictReader(file)]
         if strange := sorted(map(str, set(splits) - set(scenes.SPLITS))):
             raise ValueError(f"{strange[0]!r:.50} is no split")
@@ -194,7 +236,7 @@ def _read_splits(path: Path) -> np.ndarray:
 
 
 @contextmanager
-def _explained(path: Path) -> Iterator[None]:
+def explained(path: Path) -> Iterator[None]:
     """DataError, with the cure, for whatever goes wrong with a prepared file: numpy, json and csv raise much."""
     try:
         yield
