@@ -31,7 +31,7 @@ def classifier(
     """
     _check_name(name, timm.list_models(), "a model of timm", "timm.list_models()")
     _check_sizes(bands, classes)
-    with _drawn_from(generator):
+    with drawn_from(generator):
         if name == NARROW:
             if output_stride not in (None, 8):
                 raise ValueError(f"output_stride={output_stride}: that of {NARROW} is 8")
@@ -82,7 +82,7 @@ def unets(name: str, bands: Sequence[Sequence[int]], classes: int, generator: Ge
     encoders = [encoder(name, len(own), generator) for own in bands]
     _check_sizes(len(bands), classes)
     decoders = []
-    with _drawn_from(generator):
+    with drawn_from(generator):
         for one in encoders if fusion == "late" else encoders[:1]:
             decoder = UnetDecoder(one.out_channels, widths, n_blocks=len(widths))
             head = SegmentationHead(widths[-1], classes, upsampling=enlarged)
@@ -139,7 +139,7 @@ def pspnet(
         raise ValueError(
             f"fixed_statistics={fixed_statistics}: they are those of a frozen encoder, and it is not frozen"
         )
-    with _drawn_from(generator):
+    with drawn_from(generator):
         decoder = PSPDecoder(encoder.out_channels, out_channels=width, dropout=0.2)
         head = SegmentationHead(width, classes, upsampling=2 ** (len(encoder.out_channels) - 1))
         initialize_decoder(decoder)
@@ -158,10 +158,19 @@ def encoder(name: str, bands: int, generator: Generator, depth: int | None = Non
 
     _check_name(name, get_encoder_names(), "an encoder of segmentation-models-pytorch", "its encoders")
     _check_sizes(bands, 1)
-    with _drawn_from(generator):
+    with drawn_from(generator):
         if name == NARROW:
             return _NarrowEncoder(bands, 3 if depth is None else depth)
         return get_encoder(name, in_channels=bands, depth=5 if depth is None else depth, weights=None)
+
+
+@contextmanager
+def drawn_from(generator: Generator) -> Iterator[None]:
+    """Networks made inside draw their weights from this generator: it seeds the global one, which is then put back."""
+    seed = int(torch.randint(2**31, (), generator=generator, device=generator.device))
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        yield
 
 
 class _NarrowEncoder(nn.Module):
@@ -207,12 +216,3 @@ def _check_name(name: str, others: Sequence[str], what: str, where: str) -> None
 def _check_sizes(bands: int, classes: int) -> None:
     if bands < 1 or classes < 1:
         raise ValueError(f"bands={bands}, classes={classes}: expected at least one of each")
-
-
-@contextmanager
-def _drawn_from(generator: Generator) -> Iterator[None]:
-    """Networks draw their weights from the global generator: it is seeded, and then put back."""
-    seed = int(torch.randint(2**31, (), generator=generator, device=generator.device))
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
-        yield

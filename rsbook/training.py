@@ -24,7 +24,7 @@ from rsbook.devices import resolve_device
 from rsbook.positions import AreaTables
 from rsbook.scenes import Scenes
 
-SCHEDULES = ("cosine", "constant")
+SCHEDULES = ("cosine", "linear", "constant")
 WARM_UP_STEPS = ((10_000, 10_000), (100, 100), (0, 0))  # (with more steps than this, warm up for so many)
 SLOWEST = 0.1  # the learning rate starts and ends at a tenth of its peak
 
@@ -74,12 +74,12 @@ def fit(
 
     AdamW. schedule: "cosine" is one by step, a linear warm-up from a tenth of the learning rate, then cosine back to a
     tenth; warm_up is its length in steps, None for the rule of section IV-B, with the lengths that the authors use
-    elsewhere. "constant" is a constant rate; with `halve_after` it is halved after more than so many evaluations in
-    which task.evaluate's `val_loss` has not fallen. Every epoch shuffles and makes full batches; what is left over
-    waits for another epoch. The best epoch is the first with the highest
-    task.watch, or the last when that is None. The history has one dict an evaluated epoch: epoch (from 1), loss (mean
-    over its steps), learning_rate, and what task.evaluate returns. The result depends on model, task and settings
-    alone: every epoch draws from its own generator, seeded by (seed, epoch), so on a CPU a run resumed from
+    elsewhere. "linear" falls by step from the learning rate to nothing. "constant" is a constant rate; with
+    `halve_after` it is halved after more than so many evaluations in which task.evaluate's `val_loss` has not fallen.
+    Every epoch shuffles and makes full batches; what is left over waits for another epoch. The best epoch is the first
+    with the highest task.watch, or the last when that is None. The history has one dict an evaluated epoch: epoch (from
+    1), loss (mean over its steps), learning_rate, and what task.evaluate returns. The result depends on model, task and
+    settings alone: every epoch draws from its own generator, seeded by (seed, epoch), so on a CPU a run resumed from
     `checkpoint` (a safetensors file, written about once a minute) ends with the same bytes as one that was never
     interrupted. stop_after: end after so many of the epochs, with the schedule of all. device: "auto", "cpu" or "cuda";
     with `devices` > 1 each takes its share of every batch. On CUDA the arithmetic is bf16 mixed precision. Raises
@@ -94,7 +94,7 @@ def fit(
             least[name], given = 1, (*given, value)
     if schedule not in SCHEDULES:
         raise ValueError(f"schedule={schedule!r}: expected one of {', '.join(SCHEDULES)}")
-    if (halve_after if schedule == "cosine" else warm_up) is not None:
+    if (schedule != "constant" and halve_after is not None) or (schedule != "cosine" and warm_up is not None):
         rule = "halve_after goes with a constant schedule, warm_up with a cosine"
         raise ValueError(f"schedule={schedule!r}, halve_after={halve_after}, warm_up={warm_up}: {rule}")
     for (name, lowest), value in zip(least.items(), given, strict=True):
@@ -139,8 +139,14 @@ def halvings(losses: Iterable[float], patience: int) -> int:
     return halved
 
 
-def learning_rates(steps: int, peak: float, warm_up: int | None = None) -> np.ndarray:
-    """Learning rate (steps,) of each step: linear warm-up from peak/10, then cosine down to peak/10."""
+def learning_rates(steps: int, peak: float, warm_up: int | None = None, schedule: str = "cosine") -> np.ndarray:
+    """Learning rate (steps,) of each step, by one of SCHEDULES.
+
+    "cosine": linear warm-up from peak/10, then cosine down to peak/10 · "linear": from peak down, to peak/steps in the
+    last step · "constant": peak.
+    """
+    if schedule != "cosine":
+        return np.full(steps, peak) if schedule == "constant" else peak * (1 - np.arange(steps) / steps)
     if warm_up is None:
         warm_up = next(length for more_than, length in WARM_UP_STEPS if steps > more_than or not more_than)
     step = np.arange(steps)
@@ -290,9 +296,7 @@ def _loop(
     )
     steps = task.size // batch_size
     peak, patience = settings["learning_rate"], settings["halve_after"]
-    rates = learning_rates(steps * settings["epochs"], peak, settings["warm_up"])
-    if settings["schedule"] == "constant":
-        rates[:] = peak
+    rates = learning_rates(steps * settings["epochs"], peak, settings["warm_up"], settings["schedule"])
     wrapped, stepper = fabric.setup(model, optimiser)
     state = Checkpoint(checkpoint, settings, task.watch)
     first = state.restore(model, optimiser)  # once the weights are on their device, where the moments must follow them

@@ -831,12 +831,22 @@ def test_a_constant_rate_stays_and_a_warm_up_has_the_length_that_is_given():
     assert training.learning_rates(140, 1.0).argmax() == 100  # the rule
 
 
+def test_a_linear_rate_falls_by_the_same_amount_in_each_step_until_nothing_is_left():
+    rates = training.learning_rates(8, 0.04, schedule="linear").tolist()
+    assert rates == pytest.approx([0.04 - 0.005 * step for step in range(8)])
+    history, _ = fit(epochs=3, schedule="linear", learning_rate=0.01)
+    assert [row["learning_rate"] for row in history] == sorted((r["learning_rate"] for r in history), reverse=True)
+    assert history[-1]["learning_rate"] < history[0]["learning_rate"] < 0.01
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"schedule": "constant", "halve_after": 0}, "halve_after=0: expected a whole number ≥ 1"),
         ({"warm_up": 0}, "warm_up=0: expected a whole number ≥ 1"),
-        ({"schedule": "linear"}, "schedule='linear': expected one of cosine, constant"),
+        ({"schedule": "steps"}, "schedule='steps': expected one of cosine, linear, constant"),
+        ({"schedule": "linear", "halve_after": 3}, "halve_after goes with a constant schedule"),
+        ({"schedule": "linear", "warm_up": 3}, "warm_up with a cosine"),
         ({"halve_after": 3}, "halve_after goes with a constant schedule"),
         ({"schedule": "constant", "warm_up": 3}, "warm_up with a cosine"),
     ],
