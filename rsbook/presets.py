@@ -28,6 +28,17 @@ FRACTIONS = {kind: [0.1, 0.2, 0.3] if kind.endswith("swap") else [0.25, 0.5, 1.0
 # Dynamic World has right against experts (70 to 75 %).
 MIXTURE = [["rectify_borders", 1.0, 4], ["class_swap", 0.2, None]]
 
+# Part III: regions of the paper's three tasks; where the simulated archive stands for both of the paper's, its regions
+# are named as theirs.
+REGIONS = {1: "brandenburg_2018", 2: "brandenburg_2019", 3: "brittany_2018"}
+# Base models that a CPU trains in seconds: narrower, and with larger rates for fewer steps.
+PIXELS = ("train_pixels", "val_pixels")  # a class
+TRIALS_ON_A_LAPTOP = {
+    "lstm": {"hidden": [32, 64], "layers": [1, 2], "dropout": (0.0, 0.3), "learning_rate": (2e-3, 8e-3)},
+    "inception_time": {"hidden": [16, 32], "layers": [2, 3], "kernel": [10, 20], "learning_rate": (3e-3, 8e-3)},
+    "transformer": {"d": [32, 64], "heads": [2, 4], "layers": [1, 2], "learning_rate": (2e-3, 4e-3)},
+}
+
 # What differs for a data set, by work.
 # label_propagation: scenes of 32 pixels need a ResNet18 that looks as closely, relative to the image, as that of the
 # paper (a last feature map of 4×4), and have only one map, so that the thematic product is a classifier's.
@@ -53,6 +64,15 @@ DATASETS: dict[str, dict[str, dict[str, Any]]] = {
             "modalities": {"s1": "S1", "s2": "S2"},
             "noise": None,
             "transfer": {"dataset": "dfc2020", "train_split": "train", "train_scenes": None},
+        },
+    },
+    "crops": {
+        "crops": {"tasks": {task: {"dataset": "crops", "region": region} for task, region in REGIONS.items()}},
+        "denethor": {
+            "tasks": {
+                task: {"dataset": "breizhcrops" if task == 3 else "denethor", "region": region}
+                for task, region in REGIONS.items()
+            }
         },
     },
 }
@@ -201,6 +221,46 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
             "noise_training": {},
         },
     },
+    "crops": {  # pixels: a class, to train and to test on, by task
+        "smoke": {
+            "seeds": [42, 43],
+            "rates": [0.2],
+            "pairs": 4320,
+            "pretraining": {"epochs": 1, "batch_size": 256, "learning_rate": 1e-3, "weight_decay": 1e-5},
+            "trials": 1,
+            "spaces": TRIALS_ON_A_LAPTOP,
+            "pixels": {1: (8, 4), 2: (8, 4), 3: (8, 4)},
+            "training": {"epochs": 1, "batch_size": 32, "weight_decay": 1e-5, "every": 12},
+            "controls": {"models": ["transformer"], "scarce": [2, 8], "end_to_end": 2, "least_steps": 2},
+        },
+        "quick": {
+            "seeds": [42, 43, 44],
+            "rates": [0.2, 0.6],
+            "pairs": 36_000,
+            "pretraining": {"epochs": 2, "batch_size": 256, "learning_rate": 1e-3, "weight_decay": 1e-5},
+            "trials": 1,
+            "spaces": TRIALS_ON_A_LAPTOP,
+            "pixels": {1: (60, 40), 2: (60, 40), 3: (60, 40)},
+            "training": {"epochs": 14, "batch_size": 32, "weight_decay": 1e-5, "every": 4},
+            "controls": {"models": ["transformer"], "scarce": [10, 30, 60], "end_to_end": 30, "least_steps": 150},
+        },
+        "full": {
+            "seeds": [32, 33, 34],  # the paper has one, 32
+            "rates": [0.2, 0.6],
+            "pairs": 14_400_000,
+            "pretraining": {"epochs": 100, "batch_size": 2048, "learning_rate": 1e-3, "weight_decay": 1e-5},
+            "trials": 10,
+            "spaces": None,
+            "pixels": {1: (5000, 1000), 2: (5000, 1000), 3: (9000, 1000)},
+            "training": {"epochs": 20, "batch_size": 256, "weight_decay": 1e-5, "every": 1},
+            "controls": {
+                "models": ["lstm", "inception_time", "transformer"],
+                "scarce": [10, 50, 250, 1000, 5000],
+                "end_to_end": 250,
+                "least_steps": 1000,
+            },
+        },
+    },
 }
 
 
@@ -210,7 +270,9 @@ def load(work: str, preset: str, dataset: str = "bluemarble") -> dict[str, Any]:
     `noise_levels` becomes a list of (fraction, intensity) for each kind of map noise: "strongest" is one, "cross" all
     intensities at the highest fraction and all fractions at the highest intensity, "rates" only these, "all" every
     pair. Raises ValueError for unknown works and presets, and where a work needs settings for a data set and has none;
-    label_propagation takes those of images of 120 pixels.
+    label_propagation takes those of images of 120 pixels. crops: `tasks` and `series` hold what `crops.classify` and
+    `series.load` need to know of the data of each task, by its number; `pretraining` and `pairs` what `crops.pretrain`
+    and `series.load_pairs` do.
     """
     for kind, name, known in (("work", work, PRESETS), ("preset", preset, PRESETS.get(work, {}))):
         if name not in known:
@@ -219,6 +281,8 @@ def load(work: str, preset: str, dataset: str = "bluemarble") -> dict[str, Any]:
     own = deepcopy(DATASETS[work].get(dataset, OTHERS if work == "label_propagation" else None))
     if own is None:
         raise ValueError(f"dataset={dataset!r}: {work} has settings for {', '.join(DATASETS[work])}")
+    if work == "crops":
+        return _for_regions(chosen, own["tasks"])
     if work == "label_propagation":
         chosen["training"] |= own.get(chosen["training"]["network"], {})
         chosen["thematic_product"] = own["thematic_product"]
@@ -232,6 +296,17 @@ def load(work: str, preset: str, dataset: str = "bluemarble") -> dict[str, Any]:
     chosen["noise_levels"] = {
         kind: _levels(chosen["noise_levels"], FRACTIONS[kind], strengths) for kind, strengths in intensities.items()
     }
+    return chosen
+
+
+def _for_regions(chosen: dict[str, Any], tasks: dict[int, dict[str, str]]) -> dict[str, Any]:
+    """Settings of crops with the data set, region and pixels of each task, and the pairs of task 1 to pre-train on."""
+    pairs, pixels = chosen.pop("pairs"), chosen.pop("pixels")
+    chosen["pretraining"] |= {**tasks[1], "pairs": pairs}
+    chosen["tasks"] = {k: where | dict(zip(PIXELS, pixels[k], strict=True)) for k, where in tasks.items()}
+    names = {k: {"name": where["dataset"], "region": where["region"]} for k, where in tasks.items()}
+    chosen["pairs"] = names[1] | {"count": pairs}
+    chosen["series"] = {k: name | dict(zip(("train", "val"), pixels[k], strict=True)) for k, name in names.items()}
     return chosen
 
 
