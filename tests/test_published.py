@@ -13,6 +13,10 @@ NOISY = ["single_modal", "mid_fusion", "late_fusion", "cromss_mid", "cromss_late
 ENCODERS = ["random", "dino", "moco", *NOISY]
 PROTOCOLS = ["frozen", "fine_tuned"]
 
+TASKS = [1, 2, 3]
+CROP_MODELS = ["lstm", "inception_time", "transformer"]
+GAINS = [f"{method}_gain{part}" for method in ["uni", "bi"] for part in ["", "_min", "_max"]]
+
 
 def read(table: str) -> pandas.DataFrame:
     return published.table(f"label_propagation/{table}")
@@ -33,7 +37,8 @@ def gaps(table: str, method: str) -> list[float]:
 def test_names():
     assert published.names() == sorted(published.names())
     expected = {f"label_propagation/{table}" for table in ["figure_4", "table_i", *BOX_TABLES, "table_v"]}
-    assert expected | {"cromss/table_1", "cromss/journal"} <= set(published.names())
+    expected |= {"cromss/table_1", "cromss/journal", "crops/table_1", "crops/wins", "crops/fields"}
+    assert expected <= set(published.names())
 
 
 @pytest.mark.parametrize("name", published.names())
@@ -43,7 +48,7 @@ def test_every_file_is_tidy(name):
     assert not frame.duplicated().any()
     assert frame.columns.is_unique
     assert {"section", "page"} <= set(frame.columns)
-    assert frame["section"].notna().all() or name.startswith("cromss/")  # not known there
+    assert frame["section"].notna().all() or name.startswith(("cromss/", "crops/"))  # not known there
     assert not any(str(column).startswith("Unnamed") for column in frame.columns)
 
 
@@ -337,6 +342,108 @@ def test_cromss_journal_is_complete():
     assert frame[["oa", "aa", "miou", "f1"]].notna().all(axis=None)
 
 
+def crops() -> pandas.DataFrame:
+    """Scores and gains by task and model."""
+    return published.table("crops/table_1").set_index(["task", "model"])
+
+
+def test_crop_tables_are_complete():
+    cells = [(task, model) for task in TASKS for model in CROP_MODELS]
+    frame = crops()
+    assert frame.index.tolist() == cells
+    assert frame[["supervised", "supervised_sd", *GAINS]].notna().all(axis=None)
+    wins = published.table("crops/wins")
+    expected = [(*cell, "bi_modal", other) for cell in cells for other in ["supervised", "uni_modal"]]
+    assert wins[["task", "model", "a", "b"]].apply(tuple, axis=1).tolist() == expected
+    assert set(wins["of"]) == {20}
+    assert wins["wins"].between(0, 20).all()
+
+
+@pytest.mark.parametrize(
+    ("task", "supervised", "gains"),
+    [
+        (1, [163.93, 11.72], [-9.33, -49.94, 12.76, 21.45, -10.98, 45.84]),
+        (2, [160.57, 12.42], [-10.52, -31.58, 14.48, 7.14, -7.69, 30.62]),
+        (3, [69.26, 13.03], [-3.89, -33.80, 15.98, 5.15, -8.76, 19.50]),
+    ],
+)
+def test_crop_column_sums(task, supervised, gains):
+    sums = crops().loc[task].sum(numeric_only=True)
+    assert sums[["supervised", "supervised_sd"]].tolist() == pytest.approx(supervised)
+    assert sums[GAINS].tolist() == pytest.approx(gains)
+
+
+@pytest.mark.parametrize(
+    ("task", "sums"), [(1, [58.02, 28.07, 99.36]), (2, [92.06, 13.87, 69.51]), (3, [51.98, 7.36, 17.13])]
+)
+def test_crop_row_sums(task, sums):
+    """All eight numbers of a cell together, model by model."""
+    rows = crops().loc[task, ["supervised", "supervised_sd", *GAINS]]
+    assert rows.sum(axis=1).tolist() == pytest.approx(sums)
+
+
+@pytest.mark.parametrize(
+    ("task", "leads"), [(1, [6.01, 19.35, 5.42]), (2, [5.73, 7.55, 4.38]), (3, [1.77, 3.62, 3.65])]
+)
+def test_what_the_second_sensor_adds(task, leads):
+    """By how much bi-modal pre-training is above uni-modal, model by model."""
+    rows = crops().loc[task]
+    assert (rows["bi_gain"] - rows["uni_gain"]).tolist() == pytest.approx(leads)
+
+
+def test_the_one_cell_where_bi_modal_pre_training_is_below_the_baseline():
+    gains = crops()["bi_gain"]
+    assert gains[gains < 0].to_dict() == {(2, "transformer"): -0.25}
+    assert gains[gains > 0].min() == gains[3, "inception_time"] == 0.42
+
+
+@pytest.mark.parametrize(
+    ("task", "over_supervised", "over_uni_modal"),
+    [(1, [17, 19, 20], [19, 20, 20]), (2, [20, 17, 10], [17, 20, 19]), (3, [20, 9, 18], [20, 15, 19])],
+)
+def test_crop_wins(task, over_supervised, over_uni_modal):
+    rows = published.table("crops/wins").query("task == @task").set_index("b")["wins"]
+    assert rows["supervised"].tolist() == over_supervised
+    assert rows["uni_modal"].tolist() == over_uni_modal
+
+
+def test_wins_and_gains_agree():
+    """A method that wins every pair has no gain below zero, and one that does not has."""
+    frame, wins = crops(), published.table("crops/wins")
+    over_supervised = wins[wins["b"] == "supervised"].set_index(["task", "model"])["wins"]
+    assert (over_supervised.sum(), wins["wins"].sum()) == (150, 319)
+    assert ((over_supervised == 20) == (frame["bi_gain_min"] > 0)).all()
+    for method in ["uni", "bi"]:
+        assert (frame[f"{method}_gain_min"] < frame[f"{method}_gain"]).all()
+        assert (frame[f"{method}_gain"] < frame[f"{method}_gain_max"]).all()
+
+
+def test_relative_gain_is_neither_clearly_points_nor_percent():
+    frame = crops()
+    lowest = frame["supervised"] + frame["uni_gain_min"]
+    assert lowest[1, "inception_time"] == pytest.approx(11.04)  # chance with nine classes: points
+    assert lowest[3, "inception_time"] == pytest.approx(-7.44)  # below zero: not points
+
+
+def test_crop_fields():
+    frame = published.table("crops/fields")
+    values = frame[frame["crop"].isna()].set_index(["subject", "quantity"])["value"]
+    fields = frame.dropna(subset="crop")
+    assert fields["value"].tolist() == [305, 276, 137, 45, 251, 201, 23, 954, 339]
+    assert fields["value"].sum() == 2_531
+    assert (fields["subject"] + fields["quantity"]).unique().tolist() == ["denethor_2018fields"]
+    assert values["denethor_2018", "fields"] + values["denethor_2019", "fields"] == 4_598
+    assert values["denethor_2018", "dates"] * values["pretraining", "pixels_per_date"] == 14_400_000
+    assert values["pretraining", "pairs"] == 14_400_000
+    of_2018 = [("pretraining", "fields_percent"), *(("task_1", f"{s}_fields_percent") for s in ["train", "validation"])]
+    assert values[of_2018].tolist() == [70, 21, 9]
+    classes, train, validation = (
+        [values[f"task_{task}", quantity] for task in TASKS]
+        for quantity in ["classes", "train_pixels_per_class", "validation_pixels_per_class"]
+    )
+    assert (classes, train, validation) == ([9, 9, 6], [5_000, 5_000, 9_000], [1_000, 1_000, 1_000])
+
+
 @pytest.mark.parametrize(
     ("typed", "nearest"),
     [
@@ -346,6 +453,7 @@ def test_cromss_journal_is_complete():
         ("table_ii", "label_propagation/table_ii"),
         ("journl", "cromss/journal"),
         ("cromss/tabel_1", "cromss/table_1"),
+        ("crops/win", "crops/wins"),
     ],
 )
 def test_unknown_name_points_to_the_nearest(typed, nearest):
