@@ -175,8 +175,8 @@ def draw_pairs(data: Pairs, rows: Sequence[int]) -> Html:
                 ax.set(xticks=[], yticks=[])
                 ax.grid(False)
             wide.set_title(f"day {int(data.day[rows[k]])}")
-            spectrum.plot(WAVELENGTHS, s2[k], color="#3C8FD9", marker="o", markersize=3, linewidth=1)
-            for pixel in planet[k].flatten(1).T:
+            spectrum.plot(WAVELENGTHS, s2[k].numpy(), color="#3C8FD9", marker="o", markersize=3, linewidth=1)
+            for pixel in planet[k].flatten(1).T.numpy():
                 spectrum.plot(planet_nm, pixel, color="#D55E00", linewidth=0.6, alpha=0.8)
             spectrum.set_ylim(0, 0.7)
             spectrum.set_xticks([500, 1000, 2000], ["0.5", "1", "2 µm"])
@@ -215,7 +215,7 @@ def draw_corruption(values: Tensor, rate: float, seed: int = 0, rows: int = 10) 
     def draw(theme: Theme) -> Figure:
         figure, axes = figures.axes(theme, height=2.9, ncols=3, sharey=True)
         for ax, (name, shown) in zip(axes, standard.items(), strict=True):
-            ax.imshow(shown, cmap="cividis", vmin=-2, vmax=2, aspect="auto")
+            ax.imshow(shown.numpy(), cmap="cividis", vmin=-2, vmax=2, aspect="auto")
             for y, x in np.argwhere(changed[name]):
                 ax.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, fill=False, edgecolor="#D1495B", linewidth=1.1))
             ax.set_title(name)
@@ -245,7 +245,7 @@ def draw_similarities(before: tuple[Tensor, Tensor], after: tuple[Tensor, Tensor
     def draw(theme: Theme) -> Figure:
         figure, axes = figures.axes(theme, height=3.5, ncols=2, sharey=True)
         for ax, (name, cosines) in zip(axes, found.items(), strict=True):
-            image = ax.imshow(cosines, cmap="RdYlBu", vmin=-1, vmax=1)
+            image = ax.imshow(cosines.numpy(), cmap="RdYlBu", vmin=-1, vmax=1)
             ax.set(title=f"at the {name} of training", xlabel="PlanetScope", xticks=[], yticks=[])
             ax.grid(False)
         axes[0].set_ylabel("Sentinel-2")

@@ -97,12 +97,12 @@ def table_1(runs: pd.DataFrame, task: int) -> pd.DataFrame:
 
 
 def input_table(runs: pd.DataFrame) -> pd.DataFrame:
-    """Accuracy in per cent of each input, a row an input and a column a model; what is learned beside what is not."""
+    """Accuracy in per cent of each input, a row an input and a column a model, of n runs each."""
     rows = []
     for name in [name for name in INPUT_NAMES if name in set(runs["inputs"])]:
         part = runs[runs["inputs"] == name]
         found = {MODEL_NAMES[m]: mean_and_spread(p["accuracy"]) for m, p in part.groupby("model", sort=False)}
-        rows.append({"input": INPUT_NAMES[name], **found, "n": len(part)})
+        rows.append({"input": INPUT_NAMES[name], **found, "n": len(part) // len(found)})
     return pd.DataFrame(rows)
 
 
