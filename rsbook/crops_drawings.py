@@ -173,12 +173,13 @@ def draw_pairs(data: Pairs, rows: Sequence[int]) -> Html:
             fine.imshow(_colours(planet[k, [2, 1, 0]]), interpolation="nearest")
             for ax in (wide, fine):
                 ax.set(xticks=[], yticks=[])
+                ax.spines[:].set_visible(True)
                 ax.grid(False)
             wide.set_title(f"day {int(data.day[rows[k]])}")
             spectrum.plot(WAVELENGTHS, s2[k].numpy(), color="#3C8FD9", marker="o", markersize=3, linewidth=1)
             for pixel in planet[k].flatten(1).T.numpy():
                 spectrum.plot(planet_nm, pixel, color="#D55E00", linewidth=0.6, alpha=0.8)
-            spectrum.set_ylim(0, 0.7)
+            spectrum.set_ylim(0, 1)
             spectrum.set_xticks([500, 1000, 2000], ["0.5", "1", "2 µm"])
             if k:
                 spectrum.set_yticklabels([])

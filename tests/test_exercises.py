@@ -13,11 +13,15 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from made_up_crops import make_series
 from torch import Generator, tensor
+from torch.nn.functional import cross_entropy, normalize
 
 from rsbook import (
     comparisons,
+    contrastive,
     cromss,
+    crops_findings,
     exercises,
     label_propagation,
     metrics,
@@ -128,6 +132,71 @@ def beside(runs, *same, metric="map_macro"):
 LEAD = beside(CLEAN, "range", "seed")
 MEANS = FULL.pivot_table(index=["range", "seed"], columns="method", values="map_macro").dropna()
 BY_RANGE = CLEAN.pivot_table(index="range", columns="method", values="map_macro").dropna()
+
+
+def crop_runs():
+    """Runs of two models, two configurations of each, as `runs.table` gives them: ties, and no two seeds alike."""
+    rows, luck = [], iter(dice(999, 2).tolist())
+    for model in ("lstm", "transformer"):
+        for hidden in (8, 16):
+            for seed in (0, 1, 2):
+                for inputs, level in (("bands", 0.4), ("random", 0.43), ("uni_modal", 0.46), ("bi_modal", 0.5)):
+                    for rate in [None] if inputs in ("bands", "random") else [0.2, 0.6]:
+                        accuracy = round(50 * (level + 0.05 * seed * (inputs == "bi_modal") + 0.2 * next(luck)[0])) / 50
+                        run = {"model": model, "configuration": {"hidden": hidden}, "seed": seed, "rate": rate}
+                        confusion = [[30, 6, 4], [9, 21, 10], [5, 12, 23 + seed]]
+                        rows.append(run | {"inputs": inputs, "accuracy": accuracy, "confusion": confusion})
+    return pd.DataFrame(rows)
+
+
+CROPS = crop_runs()
+SCORED = crops_findings.paired(CROPS).iloc[:-3]  # the seeds have different numbers of pairs
+BI, UNI, BANDS, RANDOM = (SCORED[name] for name in ("bi_modal", "uni_modal", "bands", "random"))
+AHEAD, RELATIVE, LEARNED = BI - UNI, 100 * (BI - BANDS) / BANDS, 100 * (BI - RANDOM)
+BY_SEED = LEARNED.groupby("seed").mean()
+
+STORED = make_series(dates=14).values[0].clone()
+STORED[2, 3] = 9000  # more red than infrared
+STORED[5] = 40_000 + 100 * torch.arange(12)  # a cloud
+RED, INFRARED = STORED[:, 3].float(), STORED[:, 7].float()
+NDVI = (INFRARED - RED) / (INFRARED + RED)
+
+
+def index_of(a, b):
+    return (STORED[:, a].float() - STORED[:, b].float()) / (STORED[:, a].float() + STORED[:, b].float())
+
+
+def similar(first, second):
+    """Projections of partners that resemble each other."""
+    return first - 0.4, first - 0.4 + 0.6 * (second - 0.5)
+
+
+FIRST, SECOND = similar(dice(9, 5), dice(10, 5)[1:])
+STACKED = torch.cat([FIRST, SECOND])
+COSINES = normalize(STACKED) @ normalize(STACKED).T
+PARTNER = torch.arange(18).roll(9)
+NT_XENT = contrastive.nt_xent(FIRST, SECOND, 0.2)
+
+
+def of_others(products):
+    return products.clone().fill_diagonal_(-torch.inf)
+
+
+LOGITS = of_others(COSINES / 0.2)
+NO_PARTNER = LOGITS.masked_fill(torch.eye(18, dtype=torch.bool).roll(9, dims=1), -torch.inf).logsumexp(dim=1)
+
+# Recalls of 45 / 50, 160 / 200, 120 / 200, 22 / 40, 35 / 50 and 32 / 50. Least precise is barley: 35 / 87.
+CROP_NAMES = ("wheat", "corn", "meadow", "rye", "barley", "hemp")
+CROP_PIXELS = tensor(
+    [
+        [45, 5, 0, 0, 0, 0],
+        [20, 160, 0, 0, 20, 0],
+        [0, 60, 120, 0, 20, 0],
+        [0, 14, 0, 22, 4, 0],
+        [0, 15, 0, 0, 35, 0],
+        [0, 10, 0, 0, 8, 32],
+    ]
+)
 
 
 def share(values):
@@ -367,6 +436,105 @@ CASES = {
             101,
         ],
     ),
+    "ndvi": (
+        (STORED,),
+        NDVI,
+        [
+            -NDVI,
+            INFRARED / RED,
+            INFRARED - RED,
+            INFRARED - RED / INFRARED + RED,
+            1 / NDVI,
+            (INFRARED - RED) / RED,
+            index_of(8, 4),
+            index_of(6, 2),
+            index_of(8, 3),
+            index_of(7, 2),
+            100 * NDVI,
+            (STORED[:, 7].numpy() - STORED[:, 3].numpy()) / (STORED[:, 7].numpy() + STORED[:, 3].numpy()),
+            (INFRARED - RED) // (INFRARED + RED),
+            (STORED[7].float() - STORED[3].float()) / (STORED[7].float() + STORED[3].float()),
+            NDVI.mean(),
+            NDVI[1:],
+            NDVI / 0,
+            RED,
+        ],
+    ),
+    "nt_xent": (
+        (FIRST, SECOND, 0.2),
+        NT_XENT,
+        [
+            cross_entropy(of_others(STACKED @ STACKED.T / 0.2), PARTNER),
+            cross_entropy(of_others(STACKED @ STACKED.T), PARTNER),
+            cross_entropy(of_others(COSINES), PARTNER),
+            cross_entropy(of_others(0.2 * COSINES), PARTNER),
+            cross_entropy(LOGITS[:9], PARTNER[:9]),
+            (cross_entropy(LOGITS[:9, 9:], PARTNER[9:]) + cross_entropy(LOGITS[9:, :9], PARTNER[9:])) / 2,
+            cross_entropy(LOGITS[:9, 9:], PARTNER[9:]),
+            cross_entropy(COSINES / 0.2, PARTNER),
+            (NO_PARTNER - LOGITS[torch.arange(18), PARTNER]).mean(),
+            contrastive.one_sided(FIRST, SECOND, 0.2),
+            -NT_XENT,
+            cross_entropy(LOGITS, PARTNER, reduction="sum"),
+            9 * NT_XENT,
+            2 * NT_XENT,
+            cross_entropy(LOGITS, PARTNER, reduction="none"),
+            cross_entropy(LOGITS, torch.arange(18)),
+            100,
+        ],
+    ),
+    "win_share": (
+        (BI, UNI),
+        100 * (BI > UNI).mean(),
+        [
+            (BI > UNI).mean(),
+            (BI > UNI).sum(),
+            100 * (BI >= UNI).mean(),
+            100 * ((BI > UNI) + (BI == UNI) / 2).mean(),
+            100 * (BI < UNI).mean(),
+            100 * (BI > UNI).sum() / (BI != UNI).sum(),
+            100 * AHEAD.mean(),
+            BI > UNI,
+            101,
+        ],
+    ),
+    "relative_gain": (
+        (BI, BANDS),
+        RELATIVE.mean(),
+        [
+            RELATIVE.mean() / 100,
+            100 * (BI.mean() / BANDS.mean() - 1),
+            100 * (BI - BANDS).mean(),
+            100 * ((BI - BANDS) / BI).mean(),
+            100 * (BI / BANDS).mean(),
+            -RELATIVE.mean(),
+            100 * ((BANDS - BI) / BI).mean(),
+            RELATIVE.median(),
+            RELATIVE.sum(),
+            RELATIVE,
+            -500,
+        ],
+    ),
+    "hardest_class": ((CROP_PIXELS, CROP_NAMES), "rye", ["wheat", "barley", "meadow", "corn", "hemp", "Rye", 3, None]),
+    "learned": (
+        (BI, RANDOM),
+        BY_SEED.mean(),
+        [
+            BY_SEED.mean() / 100,
+            -BY_SEED.mean(),
+            LEARNED.mean(),
+            LEARNED.median(),
+            BY_SEED.median(),
+            BY_SEED.sum(),
+            BY_SEED.std(),
+            (LEARNED / RANDOM).groupby("seed").mean().mean(),
+            (LEARNED / RANDOM).mean(),
+            LEARNED.groupby("model").mean().mean(),
+            LEARNED.groupby("configuration").mean().mean(),
+            BY_SEED,
+            100,
+        ],
+    ),
 }
 ABSURD = [
     None,
@@ -503,6 +671,13 @@ def test_an_answer_that_fights_back_gets_a_hint():
         ("enhanced", SURE, (SURE, BESIDE[:3])),
         ("average_accuracy", 50.0, (torch.zeros(3, 3),)),
         ("precision", 50.0, (WEIGHTS, BAD[:, :4])),
+        ("ndvi", NDVI, (None,)),
+        ("nt_xent", 1.0, (FIRST, SECOND[:3], 0.2)),
+        ("nt_xent", 1.0, (FIRST, SECOND, 0.0)),
+        ("win_share", 50.0, (BI, None)),
+        ("relative_gain", 50.0, (None, BANDS)),
+        ("hardest_class", "rye", (CROP_PIXELS, CROP_NAMES[:3])),
+        ("learned", 1.0, (BI.droplevel("seed"), RANDOM.droplevel("seed"))),
     ],
 )
 def test_a_fault_of_the_page_is_not_blamed_on_the_answer(name, answer, context):
@@ -541,6 +716,11 @@ def test_a_check_that_has_nothing_to_check_says_so():
     assert "no pair" in exercises.check_pairs_ahead(1.0, EVERY.iloc[:0]).text
     assert "No map has changed" in exercises.check_kept_labels(1.0, MAPS, MAPS, BEFORE[:12], KEPT).text
     assert "no precision" in exercises.check_precision(1.0, torch.ones(6, 9, 9), BAD).text
+    for check_pairs in (exercises.check_win_share, exercises.check_relative_gain, exercises.check_learned):
+        assert "no pair" in check_pairs(1.0, BI.iloc[:0], BI.iloc[:0]).text
+        assert "no pair" in check_pairs(1.0, BI, np.nan * UNI).text
+    assert "is 0 here" in exercises.check_relative_gain(1.0, BI, 0 * BANDS).text
+    assert "No pixel" in exercises.check_hardest_class("rye", 0 * CROP_PIXELS, CROP_NAMES).text
 
 
 def test_a_class_that_is_not_there_keeps_no_share_and_is_no_part_of_a_mean():
@@ -550,6 +730,28 @@ def test_a_class_that_is_not_there_keeps_no_share_and_is_no_part_of_a_mean():
     assert state(exercises.check_kept_pixels(means.nan_to_num(50), MAPS, CONFUSED, 4)) == "hint"
     wider = torch.nn.functional.pad(CONFUSION, (0, 1, 0, 1))
     assert state(exercises.check_average_accuracy(100 * sum(RECALLS) / 3, wider)) == "right"
+
+
+def test_each_of_the_classes_that_are_equally_hard_is_right():
+    level = tensor([[8, 2, 0, 0], [1, 3, 0, 2], [0, 0, 0, 0], [2, 0, 0, 2]])  # two have half, and one is not there
+    for name, found in zip(CROP_NAMES[:4], ("hint", "right", "hint", "right"), strict=True):
+        assert state(exercises.check_hardest_class(name, level, CROP_NAMES[:4])) == found
+
+
+def test_the_number_of_a_class_is_told_from_no_name_at_all():
+    told = {check("hardest_class", answer).text for answer in (3, np.int64(3), tensor(3), 3.0)}
+    assert len(told) == 1
+    assert "`data.classes`" in told.pop()
+
+
+def test_a_row_that_lacks_a_score_is_no_pair():
+    lacking = UNI.where(UNI.index.get_level_values("seed") > 0)
+    both = lacking.notna()
+    assert state(exercises.check_win_share(100 * (BI > UNI)[both].mean(), BI, lacking)) == "right"
+    assert "no pair" in exercises.check_win_share(100 * both.mean() * (BI > UNI)[both].mean(), BI, lacking).text
+    assert state(exercises.check_relative_gain((100 * (BI - UNI) / UNI)[both].mean(), BI, lacking)) == "right"
+    by_seed = (100 * (BI - UNI))[both].groupby("seed").mean()
+    assert state(exercises.check_learned(by_seed.mean(), BI, lacking)) == "right"
 
 
 # What the pages print
@@ -611,6 +813,11 @@ def variables_of_cromss(data):
     }
 
 
+def variables_of_crops():
+    """The same for the pages of Part III, of pixels through a year and what is made of their days."""
+    return {"data": make_series(), "found": CROPS, "tasks": {1: CROPS}, "end": similar(dice(24, 8), dice(25, 8)[1:])}
+
+
 def run_cell(code, names):
     """What the last line of a cell shows."""
     *body, last = ast.parse(code).body
@@ -624,8 +831,10 @@ def test_the_solution_of_a_page_passes_its_check(name, tiny_scenes):
     code = source(exercise)
     assert len(re.findall(r"^answer = \.\.\.  # exercise \d: .+$", code, re.M)) == 1
     assert code.splitlines()[-1].startswith("exercises.check_")
-    solution = textwrap.dedent(re.search(r"^ *```python\n(.*?)^ *```", source(solutions), re.S | re.M)[1])
-    assert solution.startswith("answer = ")
+    blocks = re.findall(r"^ *```python\n(.*?)^ *```", source(solutions), re.S | re.M)
+    blocks = [textwrap.dedent(block) for block in blocks]
+    assert all(ast.parse(block).body for block in blocks)
+    [solution] = [block for block in blocks if re.search(r"^answer = ", block, re.M)]
 
     names = {}
     for cell in cells(name)[:-3]:  # the modules of the page
@@ -637,6 +846,8 @@ def test_the_solution_of_a_page_passes_its_check(name, tiny_scenes):
         exec(compile(ast.Module(imports, []), "imports", "exec"), names)
     if name.startswith("cromss/"):
         names |= variables_of_cromss(tiny_scenes)
+    elif name.startswith("crops/"):
+        names |= variables_of_crops()
     else:
         names |= {key: value for key, value in variables(tiny_scenes).items() if not (key == "noisy" and key in names)}
     assert state(run_cell(code, dict(names))) == "open"

@@ -32,6 +32,14 @@ from rsbook.exercises.segments import (
     check_kept_pixels,
     check_precision,
 )
+from rsbook.exercises.series import (
+    check_hardest_class,
+    check_learned,
+    check_ndvi,
+    check_nt_xent,
+    check_relative_gain,
+    check_win_share,
+)
 
 __all__ = [
     "check_average_accuracy",
@@ -41,17 +49,23 @@ __all__ = [
     "check_changed_scenes",
     "check_costliest",
     "check_enhanced",
+    "check_hardest_class",
     "check_iou",
     "check_kept_labels",
     "check_kept_pixels",
+    "check_learned",
     "check_lost_labels",
+    "check_ndvi",
+    "check_nt_xent",
     "check_overlap",
     "check_pairs_ahead",
     "check_pixels_left",
     "check_precision",
     "check_rectified",
+    "check_relative_gain",
     "check_shared_scenes",
     "check_small_crops",
     "check_spread_of_gain",
+    "check_win_share",
     "check_wrong_mixtures",
 ]
