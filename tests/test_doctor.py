@@ -67,6 +67,10 @@ def root(tmp_path, monkeypatch):
     (builds_on_it / "b.tif").write_bytes(b"more pixels")
     sums = f"{scenes.sha256(builds_on_it / 'b.tif')}  b.tif\n" + listed.replace("a.tif", "../bluemarble/a.tif")
     (builds_on_it / "SHA256SUMS").write_text(sums)
+    simulated = root / "data" / "crops"
+    simulated.mkdir()
+    (simulated / "c.yaml").write_text("crops: {}")
+    (simulated / "SHA256SUMS").write_text(f"{scenes.sha256(simulated / 'c.yaml')}  c.yaml\n")
     lock(root, f"packaging=={importlib.metadata.version('packaging')}")
     return root
 
