@@ -83,6 +83,11 @@ def explorers(data: scenes.Scenes):
     yield widgets.NoiseLaboratory(data, offered, kinds=["mask_shift"]), "button.rsbook-box"
     yield widgets.MaskExplorer(data, offered, activations), "button.rsbook-box"
     yield widgets.BoxSampler(side, side), "input[type=range]"
+    leaf_area = ".rsbook-control:has-text('Largest leaf area') input"  # the whole year anew
+    yield widgets.CropExplorer(), leaf_area
+    generator, temperature = Generator().manual_seed(2), ".rsbook-control:has-text('Temperature') input"
+    projections = {epoch: torch.randn(2, 24, 256, generator=generator).unbind() for epoch in range(6)}
+    yield widgets.ContrastExplorer(projections, range(24)), temperature
 
 
 def measure(browser, made, what: str, path: Path, arguments) -> dict[str, object]:

@@ -1,6 +1,8 @@
 """Explorers: what a reader moves to understand. A Python class and a JavaScript module each, see `explorer`."""
 
 from rsbook.widgets.box_sampler import BoxSampler
+from rsbook.widgets.contrast_explorer import ContrastExplorer
+from rsbook.widgets.crop_explorer import CropExplorer
 from rsbook.widgets.cutmix_explorer import CutMixExplorer
 from rsbook.widgets.explorer import various_scenes
 from rsbook.widgets.mask_explorer import MaskExplorer
@@ -10,6 +12,8 @@ from rsbook.widgets.selection_explorer import SelectionExplorer
 
 __all__ = [
     "BoxSampler",
+    "ContrastExplorer",
+    "CropExplorer",
     "CutMixExplorer",
     "MaskExplorer",
     "NoiseLaboratory",
