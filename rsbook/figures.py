@@ -83,6 +83,20 @@ CLASS_COLOURS = {
     "shrubland": "#DFC35A",
     "wetland": "#7A87C6",
     "cropland": "#E49635",
+    # Crops of DENETHOR and BreizhCrops: after Paul Tol's muted scheme, lighter where it would vanish on dark pages; figures
+    # have a mark for each as well
+    "wheat": "#DDCC77",
+    "rye": "#999933",
+    "barley": "#88CCEE",
+    "oats": "#CC6677",
+    "corn": "#7A6FD0",
+    "oil seeds": "#D55E00",
+    "rapeseed": "#D55E00",
+    "root crops": "#AA4499",
+    "meadow": "#2E8B57",
+    "permanent meadow": "#2E8B57",
+    "forage": "#44AA99",
+    "temporary meadow": "#44AA99",
 }
 METHOD_NAMES = {
     "none": "no augmentation",

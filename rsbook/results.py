@@ -15,19 +15,24 @@ from rsbook.figures import Html, draw_table
 from rsbook.files import location, replacing
 
 FOLDER = Path(__file__).parents[1] / "data" / "results"
-KEPT = ("method", "area_range", "seed", "maps", "noise", "noise_fraction", "noise_intensity", "map_macro", "map_micro")
-LISTS = ("area_range", "average_precision")
+KEPT = {  # what is archived of a run, by work
+    "label_propagation": (
+        *("method", "area_range", "seed", "maps", "noise", "noise_fraction", "noise_intensity"),
+        *("map_macro", "map_micro", "average_precision", "best_epoch"),
+    ),
+    "crops": ("region", "model", "configuration", "inputs", "rate", "seed", "accuracy", "recall"),
+}
+AS_JSON = ("area_range", "average_precision", "configuration", "recall")  # columns that hold lists or dicts
 
 
 def archive(name: str, runs: pd.DataFrame, about: str, command: str, folder: Path = FOLDER) -> None:
     """Write the runs, a table of `runs.table`, and their receipt.
 
-    about: in one line what was run, and how it departs from the paper's protocol · command: what makes it again.
+    name: WORK/NAME, with one of KEPT's works · about: in one line what was run, and how it departs from the paper's
+    protocol · command: what makes it again.
     """
     records = [json.loads(location(path).read_text(encoding="utf-8")) for path in runs["record"]]
-    frame = runs[[*KEPT, "average_precision", "best_epoch", "seconds"]].copy()
-    for column in LISTS:
-        frame[column] = [json.dumps(value) if isinstance(value, list | tuple) else None for value in frame[column]]
+    frame = _written(runs[[*KEPT[name.partition("/")[0]], "seconds"]])
     frame["started"] = [record["started"] for record in records]
     frame["commit"] = [record["provenance"]["commit"] for record in records]
     frame["device"] = [record["provenance"]["device"] for record in records]
@@ -61,7 +66,9 @@ def load(name: str, folder: Path = FOLDER) -> tuple[pd.DataFrame, dict[str, Any]
         raise ValueError(f"{name!r} is not archived in {folder}; these are: {known or 'none'}")
     try:
         frame = pd.read_csv(path, keep_default_na=False, na_values=[""])
-        for column in LISTS:
+        if missing := {"seed", "seconds", "record"} - set(frame.columns):
+            raise ValueError(f"it has no column {min(missing)}")
+        for column in frame.columns.intersection(AS_JSON):
             frame[column] = [json.loads(text) if isinstance(text, str) else None for text in frame[column]]
         receipt = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
         if not isinstance(receipt, dict):
@@ -81,8 +88,16 @@ def draw_archived(name: str, table: pd.DataFrame, published: tuple[str, ...] = (
     caption = (
         f"Archived, not made for this page: {receipt['about']} Seeds {', '.join(map(str, receipt['seeds']))}; "
         f"{receipt['runs']} runs, {hours:.1f} hours on {'; '.join(devices)}; commit "
-        f"{', '.join(commits)}. Test scores in per cent, mean ± standard "
-        "deviation."
+        f"{', '.join(commits)}. Scores in per cent, mean ± standard deviation."
     )
-    shown = runs.assign(average_precision=[json.dumps(ap) for ap in runs["average_precision"]])
-    return draw_table(table, caption=caption, published=published, name=name.replace("/", "_"), data=shown)
+    return draw_table(table, caption=caption, published=published, name=name.replace("/", "_"), data=_written(runs))
+
+
+def _written(runs: pd.DataFrame) -> pd.DataFrame:
+    """The runs as a CSV holds them, lists and dicts as JSON."""
+    frame = runs.copy()
+    for column in frame.columns.intersection(AS_JSON):
+        frame[column] = [
+            json.dumps(value) if isinstance(value, list | tuple | dict) else None for value in frame[column]
+        ]
+    return frame
