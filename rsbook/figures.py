@@ -83,8 +83,8 @@ CLASS_COLOURS = {
     "shrubland": "#DFC35A",
     "wetland": "#7A87C6",
     "cropland": "#E49635",
-    # Crops of DENETHOR and BreizhCrops: after Paul Tol's muted scheme, lighter where it would vanish on dark pages; figures
-    # have a mark for each as well
+    # Crops of DENETHOR and BreizhCrops: after Paul Tol's muted scheme, lighter where it would vanish on dark pages;
+    # figures have a mark for each as well
     "wheat": "#DDCC77",
     "rye": "#999933",
     "barley": "#88CCEE",

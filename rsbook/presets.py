@@ -235,14 +235,14 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
         },
         "quick": {
             "seeds": [42, 43, 44],
-            "rates": [0.2, 0.6],
+            "rates": [0.2],
             "pairs": 36_000,
-            "pretraining": {"epochs": 2, "batch_size": 256, "learning_rate": 1e-3, "weight_decay": 1e-5},
+            "pretraining": {"epochs": 5, "batch_size": 256, "learning_rate": 1e-3, "weight_decay": 1e-5},
             "trials": 1,
             "spaces": TRIALS_ON_A_LAPTOP,
             "pixels": {1: (60, 40), 2: (60, 40), 3: (60, 40)},
-            "training": {"epochs": 14, "batch_size": 32, "weight_decay": 1e-5, "every": 4},
-            "controls": {"models": ["transformer"], "scarce": [10, 30, 60], "end_to_end": 30, "least_steps": 150},
+            "training": {"epochs": 12, "batch_size": 32, "weight_decay": 1e-5, "every": 4},
+            "controls": {"models": ["transformer"], "scarce": [10, 30, 60], "end_to_end": 30, "least_steps": 90},
         },
         "full": {
             "seeds": [32, 33, 34],  # the paper has one, 32
