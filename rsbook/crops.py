@@ -237,7 +237,7 @@ def network_at_start(run: Mapping[str, Any]) -> TwoViews:
     """
     kept = kept_network(run)
     moments = {name: (one[0].shift, one[0].width) for name, one in kept.encoders.items()}
-    return TwoViews(moments, kept.sensors, Generator().manual_seed(run["seed"])).eval()
+    return TwoViews(moments, kept.sensors, Generator().manual_seed(int(run["seed"]))).eval()
 
 
 def pretrained_folder(record: Path) -> Path:

@@ -75,9 +75,9 @@ def column_table(runs: pd.DataFrame, column: str, names: Mapping[str, str]) -> p
     return pd.DataFrame(rows)
 
 
-def variant_table(runs: pd.DataFrame, released: pd.DataFrame, clean: pd.DataFrame) -> pd.DataFrame:
+def variant_table(runs: pd.DataFrame, variants: pd.DataFrame) -> pd.DataFrame:
     """Accuracy in per cent by pre-training and rate of corruption, those of the controls included."""
-    everything = pd.concat([runs[runs["inputs"] != "bands"], released, clean], ignore_index=True)
+    everything = pd.concat([runs[runs["inputs"] != "bands"], variants], ignore_index=True)
     rates = everything["rate"].fillna(-1.0)
     keys = dict.fromkeys(zip(everything["inputs"], rates, strict=True))
     order = sorted(keys, key=lambda key: (list(INPUT_NAMES).index(key[0]), key[1]))
@@ -138,14 +138,13 @@ def tuned_table(scarce: pd.DataFrame, tuned: pd.DataFrame) -> pd.DataFrame:
 
 
 def control_claims(
-    tasks: Tasks,
-    released: pd.DataFrame,
-    clean: pd.DataFrame,
-    scarce: pd.DataFrame,
-    tuned: pd.DataFrame,
-    preset: str,
+    tasks: Tasks, variants: pd.DataFrame, scarce: pd.DataFrame, tuned: pd.DataFrame, preset: str
 ) -> pd.DataFrame:
-    """The claims about what is learned; a difference is the mean over models and configurations, one for each seed."""
+    """The claims about what is learned; a difference is the mean over models and configurations, one for each seed.
+
+    variants: runs with uni-modal encoders as released, and with bi-modal ones without corruption.
+    """
+    released, clean = (variants[variants["inputs"] == name] for name in ("uni_modal_released", "bi_modal"))
     least, most = min(scarce["train_pixels"]), max(scarce["train_pixels"])
     first = tasks[min(tasks)]
     bi = first[first["inputs"] == "bi_modal"]

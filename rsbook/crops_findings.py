@@ -59,6 +59,11 @@ def win_matrix(scores: pd.DataFrame, methods: Sequence[str] = PAPER) -> pd.DataF
     return matrix
 
 
+def models_of(scores: pd.DataFrame) -> list[str]:
+    """The models of `paired` scores, in the paper's order."""
+    return [model for model in MODEL_NAMES if model in scores.index.unique("model")]
+
+
 def gains(scores: pd.DataFrame, per_cent: bool = False) -> pd.DataFrame:
     """By how much each input of `paired` is above the bands alone: in points, or relatively, in per cent of them."""
     less = 100 * scores.drop(columns="bands").sub(scores["bands"], axis=0)
@@ -72,7 +77,8 @@ def table_1(runs: pd.DataFrame, task: int) -> pd.DataFrame:
     scores, theirs = paired(runs), published.table("crops/table_1").query("task == @task").set_index("model")
     wins = published.table("crops/wins").query("task == @task").set_index(["model", "a", "b"])
     rows = []
-    for model, part in scores.groupby("model", sort=False):
+    for model in models_of(scores):
+        part = scores.loc[[model]]
         printed, points, relative = theirs.loc[model], gains(part), gains(part, per_cent=True)
         matrix = win_matrix(part)
         base = runs[(runs["model"] == model) & (runs["inputs"] == "bands")]["accuracy"]
@@ -109,7 +115,7 @@ def input_table(runs: pd.DataFrame) -> pd.DataFrame:
 def draw_wins(runs: pd.DataFrame, methods: Sequence[str] = PAPER) -> Html:
     """Win matrices, one a model: the share of paired scores in which the row is above the column."""
     scores = paired(runs)
-    models = list(scores.index.unique("model"))
+    models = models_of(scores)
     found = {model: win_matrix(scores.loc[[model]], methods) for model in models}
     frame = pd.concat({MODEL_NAMES[m]: matrix for m, matrix in found.items()}, names=["model", "above"]).reset_index()
 
@@ -143,7 +149,7 @@ def draw_gains(runs: pd.DataFrame, task: int) -> Html:
     """Box plots of the gains over the bands alone, in points, a panel a model; the paper's mean and range beside."""
     points = gains(paired(runs))
     names = [name for name in INPUT_NAMES if name in points.columns]
-    models = list(points.index.unique("model"))
+    models = models_of(points)
     theirs = published.table("crops/table_1").query("task == @task").set_index("model")
 
     def draw(theme: Theme) -> Figure:
@@ -222,7 +228,7 @@ def task_claims(runs: pd.DataFrame, task: int, preset: str) -> pd.DataFrame:
     """
     scores = paired(runs)
     theirs = published.table("crops/table_1").query("task == @task").set_index("model")
-    models = list(scores.index.unique("model"))
+    models = models_of(scores)
 
     def lead(a: str, b: str, chosen: Sequence[str]) -> dict[str, pd.Series]:
         return {MODEL_NAMES[m]: _by_seed(scores.loc[[m]], a, b) for m in chosen}
