@@ -13,12 +13,14 @@ from rsbook import checkpoints, contrastive, series, series_models, training
 from rsbook.crops_tasks import (
     METHODS,
     SCALINGS,
+    SENSORS_OF,
     WIDTH,
     Classification,
     Contrast,
     EachDay,
     Standardise,
     TwoViews,
+    calibrate,
     encoder,
 )
 from rsbook.files import location
@@ -52,22 +54,29 @@ def pretrain(
 
     region, pairs: of `series.load_pairs`; a simulated data set is drawn anew for each seed · method: "bi_modal", where
     the other view of a pixel is what PlanetScope sees, both corrupted; "uni_modal", where it is the same Sentinel-2
-    pixel, one view of the two corrupted; "uni_modal_released", as the released code has it: in place, so both views are
-    one tensor · rate: share of the features that are corrupted, 0 for none · released: corrupt as the released code
-    does, whole batches alike and every other one · loss: one of `contrastive.LOSSES`.
+    pixel, one view of the two corrupted; "uni_modal_released", with the error of the released code: corrupted in place,
+    so that both views are one tensor · rate: share of the features that are corrupted, 0 for none · released: corrupt
+    as the released code does, whole batches alike and every other one · loss: one of `contrastive.LOSSES`.
 
     Returns the history (on held-out pairs, uncorrupted where there are two sensors: val_loss, retrieval, alignment,
-    uniformity), the names of the kept encoders and
-    projectors by sensor, and mean and std of each band of Sentinel-2, in stored units,
-    by which it standardises. Raises ValueError for settings that cannot be run.
+    uniformity); the names of the kept encoders of Sentinel-2, "s2" and, from before the training, "s2_start", and of
+    the whole networks, "start" and "end"; mean and std of each band of Sentinel-2, in stored units, by which it
+    standardises. At the start, batch normalisation has the statistics of pairs, as it does at the end. Raises
+    ValueError for settings that cannot be run.
     """
     for name, value, known in (("method", method, METHODS), ("loss", loss, tuple(contrastive.LOSSES))):
         if value not in known:
             raise ValueError(f"{name}={value!r}: expected one of {', '.join(known)}")
     data = series.load_pairs(dataset, region, pairs, root, world=seed)
     task = Contrast(data, method, rate, loss=loss, temperature=temperature, released=released)
-    model = TwoViews(task.moments(), task.sensors, Generator().manual_seed(seed))
-    history = training.fit(
+    moments = task.moments()
+    model = TwoViews(moments, task.sensors, Generator().manual_seed(seed))
+    calibrate(model, task)
+    results: dict[str, Any] = {name: one.tolist() for name, one in zip(("mean", "std"), moments["s2"], strict=True)}
+    if checkpoint is not None:
+        results["weights"] = {"s2_start": checkpoints.save_weights(model.encoders["s2"], checkpoint.parent)}
+        results["networks"] = {"start": checkpoints.save_weights(model, checkpoint.parent)}
+    results["history"] = training.fit(
         model,
         task,
         seed=seed,
@@ -81,11 +90,9 @@ def pretrain(
         checkpoint=checkpoint,
         progress=False,
     )
-    mean, std = task.moments()["s2"]
-    results = {"history": history, "mean": mean.tolist(), "std": std.tolist()}
     if checkpoint is not None:
-        parts = dict(model.encoders) | {f"{name}_projector": one for name, one in model.projectors.items()}
-        results["weights"] = {name: checkpoints.save_weights(one, checkpoint.parent) for name, one in parts.items()}
+        results["weights"]["s2"] = checkpoints.save_weights(model.encoders["s2"], checkpoint.parent)
+        results["networks"]["end"] = checkpoints.save_weights(model, checkpoint.parent)
     return results
 
 
@@ -118,8 +125,8 @@ def classify(
 ) -> dict[str, Any]:
     """Train a base model on the series of a region, from their bands or from an encoder's features of each day.
 
-    inputs: "bands", "random" (the encoder before pre-training of the same seed), or the method of the pre-training
-    whose encoder `weights` names, as `pretrain` kept it, beside `checkpoint`; `rate` says with what corruption ·
+    inputs: "bands"; "random", the encoder before pre-training; or the method of the pre-training. The encoder has the
+    `weights` that `pretrain` kept, beside `checkpoint`; `rate` says with what corruption ·
     model, configuration: of `series_models.base_model`, and learning_rate · train_pixels, val_pixels: a class · mean,
     std: by which bands are standardised, in stored units, as `pretrain` returns them · frozen: the encoder's weights
     stay as they are, and so do the statistics of its batch normalisation unless `adapting_statistics` (the released
@@ -132,21 +139,19 @@ def classify(
     for name, value, known in (("inputs", inputs, INPUTS), ("scaling", scaling, SCALINGS)):
         if value not in known:
             raise ValueError(f"{name}={value!r}: expected one of {', '.join(known)}")
-    if (inputs in METHODS) != (weights is not None):
-        raise ValueError(f"weights={weights!r} with inputs={inputs!r}: a pre-training's are needed, and no others")
+    if (inputs == "bands") != (weights is None):
+        raise ValueError(f"weights={weights!r} with inputs={inputs!r}: an encoder needs them, bands have none")
     data = series.load(dataset, region, train_pixels, val_pixels, root, world=seed)
     moments = torch.tensor(mean), torch.tensor(std)
     settings = dict(configuration)
     learning_rate = settings.pop("learning_rate")
-    generator = Generator().manual_seed(seed)
     if inputs == "bands":
         front, width = Standardise(*moments, scaling), SENSORS["s2"]
     else:
-        front, width = encoder(*moments, generator), WIDTH
-        if weights is not None:
-            if checkpoint is None:
-                raise ValueError(f"weights={weights!r}: they lie beside a checkpoint, and none is given")
-            checkpoints.load_weights(front, pretrained_folder(checkpoint), weights)
+        front, width = encoder(*moments, Generator().manual_seed(0)), WIDTH
+        if checkpoint is None:
+            raise ValueError(f"weights={weights!r}: they lie beside a checkpoint, and none is given")
+        checkpoints.load_weights(front, pretrained_folder(checkpoint), weights)
     base = series_models.base_model(model, width, len(data.classes), training.seeded(seed, 1), **settings)
     network = EachDay(front, base, frozen and inputs != "bands", adapting_statistics)
     task = Classification(data, network, every)
@@ -168,7 +173,7 @@ def classify(
     )
     confusion = torch.tensor(history[-1].pop("confusion"))
     return {
-        "accuracy": (confusion.diagonal().sum() / confusion.sum()).item(),
+        "accuracy": history[-1]["accuracy"],
         "recall": (confusion.diagonal() / confusion.sum(dim=1)).tolist(),
         "confusion": confusion.tolist(),
         "history": history,
@@ -205,7 +210,8 @@ def trials(
         common = {"seed": run["seed"], "mean": run["mean"], "std": run["std"]}
         if run["seed"] not in seen:
             seen.add(run["seed"])
-            fronts += [{**common, "inputs": name} for name in baselines]
+            start = {"bands": {}, "random": {"weights": run["weights"]["s2_start"]}}
+            fronts += [{**common, "inputs": name, **start[name]} for name in baselines]
         fronts.append({**common, "inputs": run["method"], "rate": run["rate"], "weights": run["weights"]["s2"]})
     return [
         {"model": model, "configuration": dict(one), **front}
@@ -215,29 +221,16 @@ def trials(
     ]
 
 
-def kept_network(run: Mapping[str, Any]) -> TwoViews:
-    """The encoders and projectors that a pre-training has kept, on the CPU, in evaluation mode.
+def kept_network(run: Mapping[str, Any], moment: str = "end") -> TwoViews:
+    """The encoders and projectors of a pre-training at its "start" or "end", on the CPU, in evaluation mode.
 
     run: a row of `runs.table`. Raises ValueError when weights are missing or damaged.
     """
-    names = [name for name in SENSORS if name in run["weights"]]
-    blank = {name: (torch.zeros(SENSORS[name]), torch.ones(SENSORS[name])) for name in names}
-    network = TwoViews(blank, (names[0], names[-1]), Generator().manual_seed(0))
-    folder = location(run["record"]).parent
-    for name in names:
-        checkpoints.load_weights(network.encoders[name], folder, run["weights"][name])
-        checkpoints.load_weights(network.projectors[name], folder, run["weights"][f"{name}_projector"])
+    sensors = SENSORS_OF[run["method"]]
+    blank = {name: (torch.zeros(SENSORS[name]), torch.ones(SENSORS[name])) for name in sensors}
+    network = TwoViews(blank, sensors, Generator().manual_seed(0))
+    checkpoints.load_weights(network, location(run["record"]).parent, run["networks"][moment])
     return network.eval()
-
-
-def network_at_start(run: Mapping[str, Any]) -> TwoViews:
-    """The encoders and projectors from which a pre-training began, standardising as those that it has kept.
-
-    run: a row of `runs.table`. Raises ValueError when weights are missing or damaged.
-    """
-    kept = kept_network(run)
-    moments = {name: (one[0].shift, one[0].width) for name, one in kept.encoders.items()}
-    return TwoViews(moments, kept.sensors, Generator().manual_seed(int(run["seed"]))).eval()
 
 
 def pretrained_folder(record: Path) -> Path:

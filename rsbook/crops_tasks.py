@@ -12,12 +12,18 @@ from torch.nn.functional import cross_entropy
 from rsbook import contrastive, metrics, series_models, training
 from rsbook.series import SCALE, SENSORS, Pairs, Series
 
-METHODS = ("uni_modal", "bi_modal", "uni_modal_released")
+SENSORS_OF = {  # what the first and the second view of each method of pre-training are from
+    "uni_modal": ("s2", "s2"),
+    "bi_modal": ("s2", "planet"),
+    "uni_modal_released": ("s2", "s2"),
+}
+METHODS = tuple(SENSORS_OF)
 SCALINGS = ("deviation", "variance", "none")
 
 WIDTH = 256  # features of an encoder
 HELD_OUT = 2048  # pairs that are not trained on; that of the paper's batch, so that retrieval is as hard
 TOGETHER = 2**15  # days through an encoder at a time where nothing is trained
+CALIBRATING = 8192  # pairs that the statistics of an untrained network are of
 FEATURES = 2**29  # values (2 GiB): features of a frozen encoder up to so many are computed once, others in each step
 
 
@@ -69,6 +75,30 @@ class TwoViews(nn.Module):
         return a, b
 
 
+def calibrate(model: TwoViews, task: Contrast) -> None:
+    """Give batch normalisation of an untrained network the statistics of pairs, as one that is trained has them.
+
+    Else a frozen random encoder would differ from a pre-trained one in more than what is learned.
+    """
+    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm1d)]
+    usual = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = None  # the mean over all batches
+    count = min(CALIBRATING, task.size)
+    model.train()
+    with torch.no_grad():
+        for rows in task.train[torch.arange(count) * task.size // count].split(HELD_OUT):
+            for name, encoder in model.encoders.items():  # once each, also where both views are of one sensor
+                model.projectors[name](encoder(task.seen_by(name, rows)))
+    for norm, momentum in zip(norms, usual, strict=True):
+        norm.momentum = momentum
+
+
+def held_out(count: int) -> Tensor:
+    """Which of `count` pairs (2048,) are held out: spread over the dates, by which pairs are ordered."""
+    return torch.arange(HELD_OUT) * count // HELD_OUT
+
+
 class Contrast:
     """Contrastive pre-training on pairs, as the task of `training.fit`: arguments are those of `pretrain`."""
 
@@ -89,11 +119,11 @@ class Contrast:
             raise ValueError(f"pairs={count}: {HELD_OUT} of them are held out, expected more")
         self.method, self.rate, self.temperature = method, rate, temperature
         self.objective = contrastive.LOSSES[loss]
-        self.corrupt = contrastive.corrupt_as_released if released or method == METHODS[2] else contrastive.corrupt
-        self.sensors = ("s2", "planet") if method == "bi_modal" else ("s2", "s2")
+        self.corrupt = contrastive.corrupt_as_released if released else contrastive.corrupt
+        self.sensors = SENSORS_OF[method]
+        self.device = torch.device("cpu")
         self.values = {name: getattr(data, name) for name in dict.fromkeys(self.sensors)}
-        # Spread over the dates, which the pairs are ordered by.
-        self.held_out = torch.arange(HELD_OUT) * count // HELD_OUT
+        self.held_out = held_out(count)
         kept = torch.ones(count, dtype=torch.bool)
         kept[self.held_out] = False
         self.train = kept.nonzero()[:, 0]
@@ -124,7 +154,7 @@ class Contrast:
 
     def views(self, rows: Tensor, generator: Generator, rate: float) -> tuple[Tensor, Tensor]:
         """Both views of the pairs `rows` (B,): what corruption of which the method makes."""
-        first, second = (self._values(name, rows) for name in self.sensors)
+        first, second = (self.seen_by(name, rows) for name in self.sensors)
         if not rate:
             return first, second
         first = self.corrupt(first, rate, generator)
@@ -149,7 +179,8 @@ class Contrast:
                 "uniformity": contrastive.uniformity(found[0]),
             }
 
-    def _values(self, name: str, rows: Tensor) -> Tensor:
+    def seen_by(self, name: str, rows: Tensor) -> Tensor:
+        """Values (B,12 or 36) float32 of the pairs `rows` (B,), as one sensor sees them."""
         values = self.values[name]
         return values[rows.to(values.device)].to(self.device).float()
 
@@ -192,9 +223,9 @@ class Classification:
 
     def __init__(self, data: Series, network: EachDay, every: int = 1) -> None:
         self.network, self.classes = network, len(data.classes)
-        self.rows = {name: data.split(name) for name in ("train", "val")}
-        self.size = len(self.rows["train"])
-        self.values, self.labels = data.values[:, ::every], data.labels
+        used = torch.cat([data.split("train"), data.split("val")])
+        self.size = len(data.split("train"))
+        self.values, self.labels = data.values[used][:, ::every], data.labels[used]
 
     def to(self, device: torch.device) -> None:
         """Move the series to the device, or the features that a fixed front makes of them."""
@@ -203,16 +234,15 @@ class Classification:
         n, dates, _ = values.shape
         if network.fixed and n * dates * WIDTH <= FEATURES:
             network.eval()
-            with torch.inference_mode():
+            with torch.no_grad():  # not inference mode: training saves these for its gradient
                 parts = [network.features(v.to(device).float()) for v in values.split(max(1, TOGETHER // dates))]
                 self.values = torch.cat(parts)
-            self.values = self.values.clone()  # outside of inference mode: training may save it for its gradient
         elif values.nbytes < training.room(device):
             self.values = values.to(device)
 
     def batch(self, index: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
         """Values (B,T,12 or features) float32 and labels (B,) int64 of the training pixels `index`."""
-        return self._at(self.rows["train"][index])
+        return self._at(index)
 
     def loss(self, model: nn.Module, batch: tuple[Tensor, Tensor], epoch: int) -> Tensor:
         """Cross-entropy, the mean over pixels."""
@@ -223,7 +253,10 @@ class Classification:
         """Loss, accuracy and confusion matrix, rows the classes of the labels, over all validation pixels."""
         model.eval()
         with torch.inference_mode():
-            parts = [(model(v).float(), labels) for v, labels in map(self._at, self.rows["val"].split(256))]
+            parts = [
+                (model(v).float(), labels)
+                for v, labels in map(self._at, torch.arange(self.size, len(self.labels)).split(256))
+            ]
             logits, labels = (torch.cat(part).cpu() for part in zip(*parts, strict=True))
         confusion = metrics.confusion_matrix(logits.argmax(dim=1), labels, self.classes)
         return {

@@ -31,8 +31,8 @@ MIXTURE = [["rectify_borders", 1.0, 4], ["class_swap", 0.2, None]]
 # Part III: regions of the paper's three tasks; where the simulated archive stands for both of the paper's, its regions
 # are named as theirs.
 REGIONS = {1: "brandenburg_2018", 2: "brandenburg_2019", 3: "brittany_2018"}
-# Base models that a CPU trains in seconds: narrower, and with larger rates for fewer steps.
 PIXELS = ("train_pixels", "val_pixels")  # a class
+# Base models that a CPU trains in seconds: narrower, and with larger rates for fewer steps.
 TRIALS_ON_A_LAPTOP = {
     "lstm": {"hidden": [32, 64], "layers": [1, 2], "dropout": (0.0, 0.3), "learning_rate": (2e-3, 8e-3)},
     "inception_time": {"hidden": [16, 32], "layers": [2, 3], "kernel": [10, 20], "learning_rate": (3e-3, 8e-3)},
@@ -221,7 +221,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
             "noise_training": {},
         },
     },
-    "crops": {  # pixels: a class, to train and to test on, by task
+    "crops": {  # pixels: a class, to train and to validate on, by task; least_steps: those of all labels of task 1
         "smoke": {
             "seeds": [42, 43],
             "rates": [0.2],
@@ -242,7 +242,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
             "spaces": TRIALS_ON_A_LAPTOP,
             "pixels": {1: (60, 40), 2: (60, 40), 3: (60, 40)},
             "training": {"epochs": 12, "batch_size": 32, "weight_decay": 1e-5, "every": 4},
-            "controls": {"models": ["transformer"], "scarce": [10, 30, 60], "end_to_end": 30, "least_steps": 90},
+            "controls": {"models": ["transformer"], "scarce": [10, 30, 60], "end_to_end": 30, "least_steps": 192},
         },
         "full": {
             "seeds": [32, 33, 34],  # the paper has one, 32
@@ -257,7 +257,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
                 "models": ["lstm", "inception_time", "transformer"],
                 "scarce": [10, 50, 250, 1000, 5000],
                 "end_to_end": 250,
-                "least_steps": 1000,
+                "least_steps": 3500,
             },
         },
     },

@@ -8,7 +8,7 @@ import torch
 from made_up_crops import make_pairs, make_series
 from torch import Generator
 
-from rsbook import contrastive, crops, crops_tasks, presets, runs, series, series_models
+from rsbook import checkpoints, contrastive, crops, crops_tasks, presets, runs, series, series_models
 
 SETTINGS = {"epochs": 2, "batch_size": 128, "learning_rate": 1e-3, "weight_decay": 0.0}
 TRAINING = {"epochs": 2, "batch_size": 8, "weight_decay": 0.0}
@@ -68,6 +68,7 @@ def test_held_out_pairs_are_never_trained_on_and_are_of_all_dates():
     assert task.size + len(task.held_out) == 3000
     assert not set(task.train.tolist()) & set(task.held_out.tolist())
     assert len(set(task.held_out.tolist())) == crops_tasks.HELD_OUT
+    assert torch.equal(task.held_out, crops_tasks.held_out(3000))
     assert (task.held_out.diff() <= 2).all()
 
 
@@ -110,7 +111,7 @@ def test_what_each_method_sees(method):
 
 
 def test_half_of_the_released_batches_are_corrupted_alike():
-    task, data = contrast("uni_modal_released"), make_pairs()
+    task, data = contrast("uni_modal_released", released=True), make_pairs()
     generator, seen = Generator().manual_seed(0), []
     for _ in range(40):
         first, _ = task.batch(torch.arange(64), generator)
@@ -143,26 +144,29 @@ def test_the_objective_is_that_of_the_projections():
 def test_bi_modal_pretraining_learns_which_pixels_belong_together(tmp_path):
     """Seen by other bands, pixels are recognised far above chance; a network at its start does not."""
     history = pretrain(tmp_path, rate=0.0, epochs=12)["history"]
-    assert history[-1]["retrieval"] > 10 * history[0]["retrieval"] > 10 / crops_tasks.HELD_OUT
+    assert history[-1]["retrieval"] > 4 * history[0]["retrieval"] > 20 / crops_tasks.HELD_OUT
     assert history[-1]["val_loss"] < history[0]["val_loss"]
 
 
 def test_a_pretraining_is_a_function_of_its_seed(tmp_path):
     again = [pretrain(tmp_path, seed=seed) for seed in (1, 1, 2)]
     assert again[0] == again[1]
-    assert again[0]["weights"]["s2"] != again[2]["weights"]["s2"]
+    for one in ("s2", "s2_start"):
+        assert again[0]["weights"][one] != again[2]["weights"][one]
+    assert again[0]["mean"] != again[2]["mean"]  # another seed, another world
 
 
 def test_what_is_kept_can_be_loaded_again(tmp_path):
-    for method, sensors in (("bi_modal", ("s2", "planet")), ("uni_modal", ("s2",))):
+    for method in ("bi_modal", "uni_modal"):
         found = pretrain(tmp_path, method)
-        assert set(found["weights"]) == {*sensors, *(f"{name}_projector" for name in sensors)}
-        record = tmp_path / "crops.pretrain" / f"{'0' * 32}.json"
-        network = crops.kept_network({**found, "record": str(record)})
+        run = {**found, "method": method, "record": str(tmp_path / "crops.pretrain" / f"{'0' * 32}.json")}
+        network = crops.kept_network(run)
         task = crops_tasks.Contrast(make_pairs(1, 2700), method, 0.2)
         task.to(torch.device("cpu"))
         assert task.evaluate(network) == {name: found["history"][-1][name] for name in task.evaluate(network)}
         assert network.encoders["s2"][0].shift.tolist() == found["mean"]
+        start = crops.kept_network(run, "start")
+        assert task.evaluate(start)["val_loss"] > found["history"][-1]["val_loss"]
 
 
 @pytest.mark.parametrize(("change", "message"), [({"method": "both"}, "method='both'"), ({"loss": "l2"}, "loss='l2'")])
@@ -194,12 +198,38 @@ def test_every_base_model_learns_from_bands(tmp_path, model):
     assert torch.tensor(found["confusion"]).sum(dim=1).tolist() == [4, 4, 4]
 
 
-def test_a_random_encoder_is_the_one_that_pretraining_began_from():
-    task = crops_tasks.Contrast(make_pairs(1), "bi_modal", 0.2)
-    began = crops_tasks.TwoViews(task.moments(), task.sensors, Generator().manual_seed(5)).encoders["s2"]
-    found = crops_tasks.encoder(*task.moments()["s2"], Generator().manual_seed(5))
-    for (name, ours), theirs in zip(found.state_dict().items(), began.state_dict().values(), strict=True):
-        assert torch.equal(ours, theirs), name
+def test_the_random_encoder_is_the_one_that_pretraining_began_from(tmp_path, monkeypatch):
+    """Its weights are those that `fit` got, the same for both methods, and its statistics those of pairs."""
+    began = []
+
+    def fit(model, task, **settings):
+        began.append({name: value.clone() for name, value in model.encoders["s2"].state_dict().items()})
+        return original(model, task, **settings)
+
+    original = crops.training.fit
+    monkeypatch.setattr(crops.training, "fit", fit)
+    names = [pretrain(tmp_path, method)["weights"]["s2_start"] for method in ("bi_modal", "uni_modal")]
+    assert names[0] == names[1]
+    found = crops_tasks.encoder(torch.zeros(12), torch.ones(12), Generator().manual_seed(9))
+    checkpoints.load_weights(found, tmp_path / "crops.pretrain", names[0])
+    for name, value in found.state_dict().items():
+        assert torch.equal(value, began[0][name]), name
+    norm = found[1][1].inner[0]
+    data = make_pairs(1, 2700)
+    values = data.s2[crops_tasks.Contrast(data, "bi_modal", 0.2).train].float()
+    seen = found[1][0](found[0](values))
+    torch.testing.assert_close(norm.running_mean, seen.mean(dim=0).detach(), rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(norm.running_var, seen.var(dim=0).detach(), rtol=1e-3, atol=1e-4)
+
+
+def test_calibration_changes_statistics_alone():
+    task = contrast()
+    model = crops_tasks.TwoViews(task.moments(), task.sensors, Generator().manual_seed(0))
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    crops_tasks.calibrate(model, task)
+    changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
+    assert changed == {name for name in before if "running" in name or "tracked" in name}
+    assert {m.momentum for m in model.modules() if isinstance(m, torch.nn.BatchNorm1d)} == {0.1}
 
 
 def front_after_training(tmp_path, monkeypatch, **more):
@@ -213,8 +243,9 @@ def front_after_training(tmp_path, monkeypatch, **more):
         return history
 
     original = crops.training.fit
+    weights = pretrain(tmp_path)["weights"]["s2_start"]
     monkeypatch.setattr(crops.training, "fit", fit)
-    found = classify(tmp_path, "random", **more)
+    found = classify(tmp_path, "random", weights, **more)
     same = {name: torch.equal(value, kept["after"][name]) for name, value in kept["before"].items()}
     return found, same
 
@@ -239,17 +270,18 @@ def test_end_to_end_the_encoder_learns_too(tmp_path, monkeypatch):
 
 
 def test_features_computed_once_are_those_of_each_step(tmp_path, monkeypatch):
-    once = classify(tmp_path, "random")
+    weights = pretrain(tmp_path)["weights"]["s2_start"]
+    once = classify(tmp_path, "random", weights)
     monkeypatch.setattr(crops_tasks, "FEATURES", 0)
-    each_step = classify(tmp_path, "random")
+    each_step = classify(tmp_path, "random", weights)
     assert once["history"][-1]["val_loss"] == pytest.approx(each_step["history"][-1]["val_loss"], rel=1e-4)
 
 
 def test_a_pretrained_encoder_is_found_and_matters(tmp_path):
-    kept = pretrain(tmp_path)["weights"]["s2"]
-    found = classify(tmp_path, "bi_modal", kept, rate=0.2)
-    assert found == classify(tmp_path, "bi_modal", kept, rate=0.2)
-    assert found["history"] != classify(tmp_path, "random")["history"]
+    kept = pretrain(tmp_path)["weights"]
+    found = classify(tmp_path, "bi_modal", kept["s2"], rate=0.2)
+    assert found == classify(tmp_path, "bi_modal", kept["s2"], rate=0.2)
+    assert found["history"] != classify(tmp_path, "random", kept["s2_start"])["history"]
 
 
 def test_few_labels_are_trained_on_for_as_many_steps(tmp_path):
@@ -257,7 +289,7 @@ def test_few_labels_are_trained_on_for_as_many_steps(tmp_path):
     assert found["history"][-1]["epoch"] == 7
 
 
-def test_every_second_date():
+def test_every_fifth_date_of_the_pixels_that_are_used():
     data = make_series(train=16)
     network = crops_tasks.EachDay(torch.nn.Identity(), torch.nn.Flatten(), frozen=False)
     task = crops_tasks.Classification(data, network, every=5)
@@ -273,7 +305,8 @@ def test_every_second_date():
         ({"inputs": "pixels"}, "inputs='pixels': expected one of bands, random"),
         ({"scaling": "log"}, "scaling='log': expected one of deviation, variance, none"),
         ({"inputs": "bi_modal"}, "weights=None with inputs='bi_modal'"),
-        ({"inputs": "random", "weights": "a" * 32}, "with inputs='random'"),
+        ({"inputs": "random"}, "weights=None with inputs='random'"),
+        ({"inputs": "bands", "weights": "a" * 32}, "with inputs='bands'"),
         ({"inputs": "bi_modal", "weights": "a" * 32}, "is missing"),
     ],
 )
@@ -287,7 +320,7 @@ def test_settings_of_classification_that_cannot_be_are_refused(tmp_path, change,
 
 def test_a_baseline_is_trained_once_a_seed_and_a_pretraining_once_each():
     pretrained = [
-        {**row, "mean": [0.0], "std": [row["seed"]], "weights": {"s2": f"{row['method']} {row['rate']} {row['seed']}"}}
+        {**row, "mean": [0.0], "std": [row["seed"]], "weights": kept(**row)}
         for row in crops.studies(["uni_modal", "bi_modal"], [0.2, 0.6], [1, 2])
     ]
     rows = crops.trials({"lstm": [{"hidden": 1}, {"hidden": 2}]}, pretrained, ["bands", "random"])
@@ -296,9 +329,14 @@ def test_a_baseline_is_trained_once_a_seed_and_a_pretraining_once_each():
     assert all(row["std"] == [row["seed"]] for row in rows)
     for row in rows:
         if row["inputs"] in crops_tasks.METHODS:
-            assert row["weights"] == f"{row['inputs']} {row['rate']} {row['seed']}"
+            assert row["weights"] == kept(row["inputs"], row["rate"], row["seed"])["s2"]
         else:
-            assert not {"weights", "rate"} & row.keys()
+            assert "rate" not in row
+            assert row.get("weights") == {"bands": None, "random": f"start {row['seed']}"}[row["inputs"]]
+
+
+def kept(method, rate, seed):
+    return {"s2": f"{method} {rate} {seed}", "s2_start": f"start {seed}"}
 
 
 def test_configurations_of_all_models_are_the_published_ones_unless_others_are_given():
@@ -316,12 +354,21 @@ def test_presets_hold_all_that_a_run_needs(preset, dataset):
     rows = crops.studies(crops_tasks.METHODS, chosen["rates"], chosen["seeds"])
     for row in rows:
         bind(**row, **chosen["pretraining"])
-    made = [{**row, "mean": [], "std": [], "weights": {"s2": ""}} for row in rows]
-    trials = crops.trials(crops.configurations(chosen["trials"], chosen["spaces"]), made)
+    made = [{**row, "mean": [], "std": [], "weights": {"s2": "", "s2_start": ""}} for row in rows]
+    trials = crops.trials(crops.configurations(chosen["trials"], chosen["spaces"]), made, ["bands", "random"])
     for task in (1, 2, 3):
         for row in trials:
             inspect.signature(crops.classify).bind(**row, **chosen["tasks"][task], **chosen["training"])
     runs._plain({"rows": trials})
+
+
+@pytest.mark.parametrize("preset", ["smoke", "quick", "full"])
+def test_few_labels_get_the_steps_of_many(preset):
+    chosen = presets.load("crops", preset, "crops")
+    controls, training, task = chosen["controls"], chosen["training"], chosen["tasks"][1]
+    assert max(controls["scarce"]) == task["train_pixels"]
+    assert controls["end_to_end"] in controls["scarce"]
+    assert controls["least_steps"] == training["epochs"] * (9 * task["train_pixels"] // training["batch_size"])
 
 
 def test_full_is_the_protocol_of_the_paper():

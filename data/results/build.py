@@ -4,6 +4,7 @@ python data/results/build.py [NAME ...] [--workers N]
 """
 
 import argparse
+from functools import partial
 
 import pandas as pd
 
@@ -31,35 +32,9 @@ def wide():
     return [*METHODS, "cutout"], full["area_ranges"], full["seeds"], settings, about
 
 
-GRIDS = {"label_propagation/protocol": protocol, "label_propagation/wide": wide}
-NAMES = [*GRIDS, "crops/wide"]
-
-
-def build_crops(name, workers):
-    """Part III with a longer pre-training, three configurations and more pixels to validate on; archive it."""
-    chosen = presets.load("crops", "quick", "crops")
-    longer = chosen["pretraining"] | {"pairs": 144_000, "epochs": 8, "batch_size": 512}
-    studies = crops.studies(["uni_modal", "bi_modal"], [0.2, 0.6], chosen["seeds"])
-    pretrained = runs.table(crops.pretrain, studies, workers=workers, **longer)
-    configurations = crops.configurations(3, chosen["spaces"])
-    trials = crops.trials(configurations, pretrained.to_dict("records"), ["bands", "random"])
-    tables = [
-        runs.table(crops.classify, trials, workers=workers, **task | {"val_pixels": 100}, **chosen["training"])
-        for task in chosen["tasks"].values()
-    ]
-    about = (
-        "the quick preset's classification with three configurations of each model, 100 validation pixels a class, and "
-        "a pre-training of 8 epochs on 144,000 simulated pairs in batches of 512, corruption 20 and 60 %."
-    )
-    results.archive(name, pd.concat(tables, ignore_index=True), about, f"python data/results/build.py {name}")
-
-
-def build(name, workers):
-    """Run one grid, stage one first, and archive it."""
-    if name == "crops/wide":
-        build_crops(name, workers)
-        return
-    methods, area_ranges, seeds, settings, about = GRIDS[name]()
+def label_propagation_runs(grid, workers):
+    """The runs of one grid of Part I, stage one first, and what to say of them."""
+    methods, area_ranges, seeds, settings, about = grid()
     options = {"dataset": "bluemarble", "workers": workers, **settings}
     first = runs.table(label_propagation.train, label_propagation.study(["none"], area_ranges, seeds), **options)
     grid = label_propagation.study(methods, area_ranges, seeds)
@@ -67,14 +42,41 @@ def build(name, workers):
     plain = [row for row in grid if row["method"] != "cutmix_lp_xai"]
     grid = plain + label_propagation.with_masks(masked, first.to_dict("records"))
     second = runs.table(label_propagation.train, grid, **options)
-    table = pd.concat([first, second], ignore_index=True)
-    results.archive(name, table, about, f"python data/results/build.py {name}")
+    return pd.concat([first, second], ignore_index=True), about
+
+
+def crops_runs(workers):
+    """Part III with a longer pre-training, two configurations and more pixels to validate on, and what to say of it."""
+    chosen = presets.load("crops", "quick", "crops")
+    longer = chosen["pretraining"] | {"pairs": 144_000, "epochs": 6, "batch_size": 512}
+    studies = crops.studies(["uni_modal", "bi_modal"], [0.2], chosen["seeds"])
+    studies += crops.studies(["bi_modal"], [0.0], chosen["seeds"])
+    pretrained = runs.table(crops.pretrain, studies, workers=workers, **longer)
+    configurations = crops.configurations(2, chosen["spaces"])
+    trials = crops.trials(configurations, pretrained.to_dict("records"), ["bands", "random"])
+    tables = [
+        runs.table(crops.classify, trials, workers=workers, **task | {"val_pixels": 100}, **chosen["training"])
+        for task in chosen["tasks"].values()
+    ]
+    about = (
+        "the quick preset with six times as many steps of pre-training (144,000 simulated pairs, 6 epochs, batches of "
+        "512), two configurations of each model and 100 validation pixels a class; corruption of 20 %, and none."
+    )
+    return pd.concat(tables, ignore_index=True), about
+
+
+GRIDS = {
+    "label_propagation/protocol": partial(label_propagation_runs, protocol),
+    "label_propagation/wide": partial(label_propagation_runs, wide),
+    "crops/wide": crops_runs,
+}
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("names", nargs="*", default=NAMES, metavar="NAME", help=", ".join(NAMES))
+    parser.add_argument("names", nargs="*", default=list(GRIDS), metavar="NAME", help=", ".join(GRIDS))
     parser.add_argument("--workers", type=int, help="processes; default: one a core, or one a GPU")
     arguments = parser.parse_args()
     for name in arguments.names:
-        build(name, arguments.workers)
+        table, about = GRIDS[name](workers=arguments.workers)
+        results.archive(name, table, about, f"python data/results/build.py {name}")
