@@ -15,6 +15,8 @@ from torch import Generator, Tensor, nn
 from torch.nn.functional import normalize
 
 from rsbook import contrastive, figures
+from rsbook.crops_findings import COLOURS, INPUT_NAMES
+from rsbook.crops_tasks import held_out
 from rsbook.figures import Html
 from rsbook.series import SCALE, Pairs, Series
 
@@ -24,6 +26,7 @@ BANDS = ("B1", "B2", "B3", "B4", "B5", "B6", "B7", "B8", "B8A", "B9", "B11", "B1
 WAVELENGTHS = (443, 492, 560, 665, 704, 741, 783, 833, 865, 945, 1614, 2202)  # nm, centres of Sentinel-2A's
 BLUE, GREEN, RED, INFRARED = 1, 2, 3, 7  # positions in BANDS
 CLEAR = 0.12  # blue reflectance: clouds and snow are brighter, fields rarely
+CLEAR_FROM_ABOVE = {"brittany_2018": 0.2}  # at the top of the atmosphere, where the air adds to it
 MONTHS = "JFMAMJJASOND"
 MONTH_STARTS = (1, 32, 60, 91, 121, 152, 182, 213, 244, 274, 305, 335)
 
@@ -60,13 +63,15 @@ def one_a_season(data: Pairs) -> list[int]:
 
 
 def through_the_year(data: Pairs, count: int) -> Tensor:
-    """The rows (count,) of pairs at equal steps through the year, each the clearest of the hundred around it."""
-    order = data.day.argsort(stable=True)
-    rows = []
-    for place in (torch.arange(count) * len(order) // count).tolist():
-        near = order[place : place + 100]
-        rows.append(int(near[data.s2[near, BLUE].float().argmin()]))
-    return torch.tensor(rows)
+    """The rows (count,) of held-out pairs through the year, the clearest of each of so many equal parts of it."""
+    rows = held_out(len(data.day))
+    rows = rows[data.day[rows].argsort(stable=True)]
+    return torch.stack([part[data.s2[part, BLUE].float().argmin()] for part in rows.tensor_split(count)])
+
+
+def is_clear(data: Series) -> Tensor:
+    """Which pixels are clear on which dates (N,T) bool, by their blue reflectance; dark shadows count as clear."""
+    return data.values[..., BLUE].float() < CLEAR_FROM_ABOVE.get(data.region, CLEAR) * SCALE
 
 
 def calendar(data: Series) -> pd.DataFrame:
@@ -74,7 +79,7 @@ def calendar(data: Series) -> pd.DataFrame:
 
     Days on which fewer than five pixels of the class are clear are left out.
     """
-    index, clear = ndvi(data.values), data.values[..., BLUE].float() < CLEAR * SCALE
+    index, clear = ndvi(data.values), is_clear(data)
     rows = []
     for k, name in enumerate(data.classes):
         mine = data.labels == k
@@ -127,7 +132,7 @@ def draw_clouds(regions: Sequence[Series]) -> Html:
     """How many pixels are clear, by month, a line a region."""
     rows = []
     for data in regions:
-        shares = (data.values[..., BLUE].float() < CLEAR * SCALE).float().mean(dim=0)
+        shares = is_clear(data).float().mean(dim=0)
         month = np.searchsorted(MONTH_STARTS, data.days.numpy(), side="right")
         rows += [
             {"region": data.region, "month": m, "clear": shares[torch.from_numpy(month == m)].mean().item()}
@@ -143,14 +148,14 @@ def draw_clouds(regions: Sequence[Series]) -> Html:
             ax.plot(part["month"], 100 * part["clear"], color=colour, marker=marker, linestyle=line, label=name)
         ax.set_xticks(range(1, 13), MONTHS)
         ax.set(ylabel="clear pixels, %", ylim=(0, 100))
-        ax.legend(loc="lower center", ncols=3)
+        figure.legend(loc="outside lower center", ncols=3)
         return figure
 
     return figures.show(
         draw,
         alt="Share of clear pixels by month, a line for each region, higher in summer than in winter.",
-        caption=f"Share of pixels that are clear, by month: blue reflectance below {CLEAR}. Clouds and snow are "
-        "brighter; dark cloud shadows count as clear.",
+        caption=f"Share of pixels that are clear, by month: blue reflectance below {CLEAR}, and below 0.2 in Brittany, "
+        "which is seen through the air. Clouds and snow are brighter; dark cloud shadows count as clear.",
         data=frame.round(4),
         name="clouds",
     )
@@ -258,8 +263,9 @@ def draw_similarities(before: tuple[Tensor, Tensor], after: tuple[Tensor, Tensor
         draw,
         alt="Two matrices of cosines between pixels seen by both sensors: all alike at the start, a diagonal that "
         "stands out at the end.",
-        caption="Cosines of the projections of held-out pixels, a row for what Sentinel-2 sees and a column for what "
-        "PlanetScope sees; partners lie on the diagonal, which the loss pulls up, and all else it pushes down.",
+        caption="Cosines of the projections of held-out pixels, the clearest of each part of the year: a row for what "
+        "Sentinel-2 sees and a column for what PlanetScope sees; partners lie on the diagonal, which the loss pulls "
+        "up, and all else it pushes down.",
         data=frame,
         name="similarities",
         vector=False,
@@ -277,15 +283,14 @@ def draw_history(runs: pd.DataFrame) -> Html:
         ignore_index=True,
     )
     styles = dict(zip(sorted(frame["rate"].unique()), ("-", "--", ":"), strict=False))
-    colours = {"bi_modal": "#3C8FD9", "uni_modal": "#D55E00", "uni_modal_released": "#A05A2C"}
 
     def draw(theme: Theme) -> Figure:
         figure, axes = figures.axes(theme, height=4.2, nrows=2, ncols=2, sharex=True)
         for ax, (column, title) in zip(axes.flat, shown.items(), strict=True):
             for (method, rate, seed), part in frame.groupby(["method", "rate", "seed"], sort=False):
-                label = f"{method.replace('_', '-')}, {100 * rate:.0f} %" if seed == frame["seed"].iloc[0] else None
+                label = f"{INPUT_NAMES[method]}, {100 * rate:.0f} %" if seed == frame["seed"].iloc[0] else None
                 scale = 100 if column == "retrieval" else 1
-                ax.plot(part["epoch"], scale * part[column], color=colours[method], linestyle=styles[rate], label=label)
+                ax.plot(part["epoch"], scale * part[column], color=COLOURS[method], linestyle=styles[rate], label=label)
             ax.set_title(title)
         for ax in axes[-1]:
             ax.set_xlabel("epoch")
@@ -297,8 +302,7 @@ def draw_history(runs: pd.DataFrame) -> Html:
         draw,
         alt="Four panels by epoch, a line a pre-training: loss, retrieval, alignment, uniformity.",
         caption="Pre-training on held-out pairs. Retrieval: how often the nearest of 2,048 second views is the right "
-        "one. A uni-modal network only has to see through corruption; as released it has nothing to do, since both "
-        "views are the same. Losses of different methods cannot be compared.",
+        "one. A uni-modal network only has to see through corruption. Losses of different methods cannot be compared.",
         data=frame.round(5),
         name="history",
     )
@@ -307,8 +311,7 @@ def draw_history(runs: pd.DataFrame) -> Html:
 def draw_embedding(data: Series, day: int, encoders: Mapping[str, nn.Module]) -> Html:
     """Features that encoders give to the clear labelled pixels of one day: their two main axes, coloured by crop."""
     t = int((data.days - day).abs().argmin())
-    values = data.values[:, t].float()
-    clear = values[:, BLUE] < CLEAR * SCALE
+    values, clear = data.values[:, t].float(), is_clear(data)[:, t]
     labels = data.labels[clear]
     colours = figures.class_colours(data.classes)
     spread = {name: PCA(2, random_state=0).fit_transform(_features(e, values[clear])) for name, e in encoders.items()}
@@ -352,8 +355,7 @@ def neighbour_table(data: Series, encoders: Mapping[str, nn.Module], days: Seque
     rows = {"bands": {}} | {name: {} for name in encoders}
     for day in days:
         t = int((data.days - day).abs().argmin())
-        values = data.values[:, t].float()
-        clear = values[:, BLUE] < CLEAR * SCALE
+        values, clear = data.values[:, t].float(), is_clear(data)[:, t]
         fit, test = train[clear[train]], val[clear[val]]
         bands = ((values - values[fit].mean(dim=0)) / values[fit].std(dim=0)).numpy()
         found = {"bands": bands} | {name: _features(encoder, values) for name, encoder in encoders.items()}

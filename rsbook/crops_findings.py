@@ -30,7 +30,7 @@ INPUT_NAMES = {
     "random": "random frozen",
     "uni_modal": "uni-modal",
     "bi_modal": "bi-modal",
-    "uni_modal_released": "uni-modal as released",
+    "uni_modal_released": "uni-modal, in place",
 }
 PAPER = ("bands", "uni_modal", "bi_modal")  # what the paper compares
 PAIRED = ["model", "configuration", "seed", "rate"]  # what two scores must share to be compared
@@ -71,33 +71,40 @@ def gains(scores: pd.DataFrame, per_cent: bool = False) -> pd.DataFrame:
 
 
 def table_1(runs: pd.DataFrame, task: int) -> pd.DataFrame:
-    """Table 1 for one task, ours beside the paper's: accuracy of the bands alone, and what both pre-trainings add to
-    it, mean (least, most); in points unless said.
+    """Table 1 for one task, ours beside the paper's: accuracy in per cent, and by how much each pre-training is above
+    the bands alone, mean (least, most) in points, and in per cent of them.
     """
     scores, theirs = paired(runs), published.table("crops/table_1").query("task == @task").set_index("model")
-    wins = published.table("crops/wins").query("task == @task").set_index(["model", "a", "b"])
     rows = []
     for model in models_of(scores):
-        part = scores.loc[[model]]
-        printed, points, relative = theirs.loc[model], gains(part), gains(part, per_cent=True)
-        matrix = win_matrix(part)
-        base = runs[(runs["model"] == model) & (runs["inputs"] == "bands")]["accuracy"]
-        row = {
-            "model": MODEL_NAMES[model],
-            "supervised": mean_and_spread(base),
-            "paper: supervised": f"{printed['supervised']:.2f}\u00a0±\u00a0{printed['supervised_sd']:.2f}",
-        }
-        for method, short in (("uni_modal", "uni"), ("bi_modal", "bi")):
-            least, most = printed[f"{short}_gain_min"], printed[f"{short}_gain_max"]
-            row |= {
-                f"{short}-modal gain": _spanned(points[method]),
-                f"{short}-modal gain, %": f"{relative[method].mean():+.1f}",
-                f"paper: {short}-modal gain": _range(printed[f"{short}_gain"], least, most),
-            }
-        for b, text in (("bands", "bi over sup."), ("uni_modal", "bi over uni")):
-            won = wins.loc[model, "bi_modal", "supervised" if b == "bands" else b]
-            n = len(part[["bi_modal", b]].dropna())
-            row |= {text: f"{round(matrix.loc['bi_modal', b] * n)}/{n}", f"paper: {text}": f"{won['wins']}/{won['of']}"}
+        part, printed = scores.loc[[model]], theirs.loc[model]
+        points, relative = gains(part), gains(part, per_cent=True)
+        for name in PAPER:
+            found = runs[(runs["model"] == model) & (runs["inputs"] == name)]["accuracy"]
+            row = {"model": MODEL_NAMES[model], "input": INPUT_NAMES[name], "accuracy": mean_and_spread(found)}
+            if name == "bands":
+                row["paper: accuracy"] = f"{printed['supervised']:.2f}\u00a0±\u00a0{printed['supervised_sd']:.2f}"
+            else:
+                columns = [f"{name.removesuffix('_modal')}_gain{end}" for end in ("", "_min", "_max")]
+                row |= {"gain": _spanned(points[name]), "paper: gain": _range(*printed[columns])}
+                row["gain, %"] = f"{relative[name].mean():+.1f}".replace("-", "−")
+            rows.append(row)
+    columns = ["model", "input", "accuracy", "paper: accuracy", "gain", "paper: gain", "gain, %"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def win_table(runs: pd.DataFrame, task: int) -> pd.DataFrame:
+    """How often bi-modal pre-training wins, ours beside the paper's: wins of pairs, by model."""
+    scores = paired(runs)
+    theirs = published.table("crops/wins").query("task == @task").set_index(["model", "a", "b"])
+    rows = []
+    for model in models_of(scores):
+        row = {"model": MODEL_NAMES[model]}
+        for b, name, text in (("bands", "supervised", "supervised"), ("uni_modal", "uni_modal", "uni-modal")):
+            both = scores.loc[[model], ["bi_modal", b]].dropna()
+            printed = theirs.loc[(model, "bi_modal", name)]
+            row[f"over {text}"] = f"{int((both['bi_modal'] > both[b]).sum())} of {len(both)}"
+            row[f"paper: over {text}"] = f"{printed['wins']} of {printed['of']}"
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -106,10 +113,15 @@ def input_table(runs: pd.DataFrame) -> pd.DataFrame:
     """Accuracy in per cent of each input, a row an input and a column a model, of n runs each."""
     rows = []
     for name in [name for name in INPUT_NAMES if name in set(runs["inputs"])]:
-        part = runs[runs["inputs"] == name]
-        found = {MODEL_NAMES[m]: mean_and_spread(p["accuracy"]) for m, p in part.groupby("model", sort=False)}
-        rows.append({"input": INPUT_NAMES[name], **found, "n": len(part) // len(found)})
+        rows.append({"input": INPUT_NAMES[name], **by_model(runs[runs["inputs"] == name])})
     return pd.DataFrame(rows)
+
+
+def by_model(runs: pd.DataFrame) -> dict[str, str | int]:
+    """Accuracy of runs in per cent by model, in the paper's order, and how many runs there are of each."""
+    models = [model for model in MODEL_NAMES if model in set(runs["model"])]
+    accuracy = {MODEL_NAMES[m]: mean_and_spread(runs[runs["model"] == m]["accuracy"]) for m in models}
+    return accuracy | {"n": len(runs) // max(1, len(models))}
 
 
 def draw_wins(runs: pd.DataFrame, methods: Sequence[str] = PAPER) -> Html:
@@ -125,6 +137,7 @@ def draw_wins(runs: pd.DataFrame, methods: Sequence[str] = PAPER) -> Html:
         figure, axes = figures.axes(theme, width, height, ncols=len(models), squeeze=False, sharey=True)
         for ax, model in zip(axes[0], models, strict=True):
             ax.imshow(found[model], cmap="RdYlBu", vmin=0, vmax=1)
+            ax.grid(False)
             for y, x in np.argwhere(found[model].notna().to_numpy()):
                 share = found[model].iloc[y, x]
                 ink = "#ffffff" if abs(share - 0.5) > 0.37 else "#1f2328"
@@ -217,7 +230,10 @@ def draw_recall(runs: pd.DataFrame, classes: Sequence[str]) -> Html:
 def explorable(runs: pd.DataFrame) -> pd.DataFrame:
     """The runs with configurations in words, and without what no one filters by."""
     hidden = ["configuration", "confusion", "history", "mean", "std", "weights", "dataset"]
-    words = [", ".join(f"{k} {v:.2g}" for k, v in one.items()) for one in runs["configuration"]]
+    words = [
+        ", ".join(f"{k} {v:.2g}" if isinstance(v, float) else f"{k} {v}" for k, v in one.items())
+        for one in runs["configuration"]
+    ]
     return runs.drop(columns=hidden).assign(settings=words).reset_index(drop=True)
 
 

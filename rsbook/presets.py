@@ -237,7 +237,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
             "seeds": [42, 43, 44],
             "rates": [0.2],
             "pairs": 36_000,
-            "pretraining": {"epochs": 5, "batch_size": 256, "learning_rate": 1e-3, "weight_decay": 1e-5},
+            "pretraining": {"epochs": 4, "batch_size": 256, "learning_rate": 1e-3, "weight_decay": 1e-5},
             "trials": 1,
             "spaces": TRIALS_ON_A_LAPTOP,
             "pixels": {1: (60, 40), 2: (60, 40), 3: (60, 40)},

@@ -1,5 +1,6 @@
 """Figures and tables of series, pairs and encoders."""
 
+import pandas as pd
 import pytest
 import torch
 from made_up_crops import make_pairs, make_series
@@ -40,13 +41,20 @@ def test_pixels_and_fields_of_each_split():
     assert found.iloc[-1]["region"] == "else where"
 
 
-def test_pairs_through_the_year_rise_by_day():
-    data = make_pairs()
+def test_pairs_through_the_year_are_held_out_and_rise_by_day():
+    data = make_pairs(count=4000)
     rows = crops_drawings.through_the_year(data, 24)
-    days = data.day[rows]
+    assert set(rows.tolist()) <= set(crops_tasks.held_out(4000).tolist())
     assert len(set(rows.tolist())) == 24
-    assert (days.diff() >= 0).all()
-    assert len(crops_drawings.one_a_season(data)) == 6
+    assert (data.day[rows].diff() >= 0).all()
+
+
+def test_six_pairs_one_of_each_two_months_and_one_of_them_a_cloud():
+    data = make_pairs()
+    rows = crops_drawings.one_a_season(data)
+    assert [(int(data.day[row]) - 1) * 6 // 366 for row in rows] == list(range(6))
+    third = data.s2[(data.day - 1) * 6 // 366 == 2, crops_drawings.BLUE].float()
+    assert data.s2[rows[2], crops_drawings.BLUE].float() == third.max()
 
 
 def test_neighbours_of_separate_classes_are_always_right():
@@ -80,6 +88,11 @@ def test_the_released_corruption_that_is_shown_has_corrupted_something():
         crops_drawings._released(values, 0.01, 0)
 
 
+def made_up_history(method):
+    found = {"val_loss": 7.0, "retrieval": 0.1, "alignment": 0.2, "uniformity": -1.0}
+    return {"method": method, "rate": 0.2, "seed": 1, "history": [{"epoch": e, **found} for e in (1, 2)]}
+
+
 def test_every_figure_is_drawn_with_its_data():
     data, pairs = make_series(train=20), make_pairs()
     task = crops_tasks.Contrast(pairs, "bi_modal", 0.2)
@@ -93,6 +106,7 @@ def test_every_figure_is_drawn_with_its_data():
         crops_drawings.draw_pairs(pairs, crops_drawings.one_a_season(pairs)),
         crops_drawings.draw_corruption(pairs.s2[:64].float(), 0.2),
         crops_drawings.draw_similarities(views, views),
+        crops_drawings.draw_history(pd.DataFrame([made_up_history("bi_modal"), made_up_history("uni_modal")])),
         crops_drawings.draw_embedding(data, 100, {"random": network.encoders["s2"]}),
     ]
     for one in shown:

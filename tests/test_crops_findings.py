@@ -79,16 +79,25 @@ def test_gains_in_points_and_in_per_cent():
 
 
 def test_table_1_has_ours_beside_the_papers():
-    found = crops_findings.table_1(made_up(OFFSETS), 1).set_index("model")
-    lstm = found.loc["Bi-LSTM"]
-    assert lstm["supervised"] == "50.20\u00a0±\u00a00.10"
-    assert lstm["paper: supervised"] == "66.70\u00a0±\u00a02.53"
-    assert lstm["bi-modal gain"] == "+4.50 (+4.00, +5.00)"
-    assert lstm["uni-modal gain"] == "−2.50 (−3.00, −2.00)"
-    assert lstm["paper: uni-modal gain"] == "−2.26 (−16.33, +3.87)"
-    assert lstm["bi-modal gain, %"] == "+9.0"
-    assert lstm["bi over sup."] == lstm["bi over uni"] == "6/6"
-    assert (lstm["paper: bi over sup."], lstm["paper: bi over uni"]) == ("17/20", "19/20")
+    found = crops_findings.table_1(made_up(OFFSETS), 1).set_index(["model", "input"])
+    assert list(found.index)[:3] == [("Bi-LSTM", name) for name in ("supervised", "uni-modal", "bi-modal")]
+    base, uni, bi = (found.loc["Bi-LSTM"].loc[name] for name in ("supervised", "uni-modal", "bi-modal"))
+    assert base["accuracy"] == "50.20\u00a0±\u00a00.10"
+    assert base["paper: accuracy"] == "66.70\u00a0±\u00a02.53"
+    assert pd.isna(base["gain"])
+    assert bi["gain"] == "+4.50 (+4.00, +5.00)"
+    assert uni["gain"] == "−2.50 (−3.00, −2.00)"
+    assert uni["paper: gain"] == "−2.26 (−16.33, +3.87)"
+    assert (uni["gain, %"], bi["gain, %"]) == ("−5.0", "+9.0")
+
+
+def test_wins_beside_the_papers():
+    runs = made_up(OFFSETS)
+    lost = (runs["model"] == "lstm") & (runs["inputs"] == "bi_modal") & (runs["seed"] == 2)
+    runs.loc[lost, "accuracy"] = 0.49  # above uni-modal, below the bands
+    found = crops_findings.win_table(runs, 1).set_index("model")
+    assert found.loc["Bi-LSTM"].tolist() == ["4 of 6", "17 of 20", "6 of 6", "19 of 20"]
+    assert found.loc["Transformer"].tolist() == ["6 of 6", "20 of 20", "6 of 6", "20 of 20"]
 
 
 def test_accuracy_by_input():
@@ -181,7 +190,7 @@ def test_tables_of_controls():
     tasks, others, scarce, tuned, _ = controls()
     variants = crops_controls.variant_table(tasks[1], others)
     assert variants["pre-training"].tolist() == [
-        "random frozen", "uni-modal", "uni-modal", "bi-modal", "bi-modal", "bi-modal", "uni-modal as released",
+        "random frozen", "uni-modal", "uni-modal", "bi-modal", "bi-modal", "bi-modal", "uni-modal, in place",
     ]  # fmt: skip
     assert [c.replace("\u00a0", " ") for c in variants["corruption"]] == [
         "–",
@@ -203,6 +212,15 @@ def test_tables_of_controls():
     assert crops_controls.column_table(scaled, "scaling", names)["scaling"].tolist() == ["reflectance"]
 
 
+def test_what_is_learned_by_task_by_hand():
+    runs = pd.concat([made_up(OFFSETS, rates=(0.2,)), made_up({"bi_modal": 0.05}, rates=(0.0,))], ignore_index=True)
+    found = crops_controls.learned_table({2: runs}).iloc[0]
+    assert found.drop("n").map(lambda v: str(v).replace("\u00a0", " ")).tolist() == [
+        "2", "+2.00 ± 0.00", "+4.00 ± 0.00", "+7.00 ± 0.00", "−1.00 ± 0.00",
+    ]  # fmt: skip
+    assert found["n"] == 3
+
+
 def test_figures_have_their_data_behind_them():
     tasks, _, scarce, _, _ = controls()
     runs = tasks[1]
@@ -214,11 +232,13 @@ def test_figures_have_their_data_behind_them():
         crops_controls.draw_scarce(scarce),
     ):
         assert shown.html.count("<img") == 2
-        assert "data:text/csv" in shown.html or "download" in shown.html
+        assert 'download="' in shown.html
     assert "6 paired scores" in crops_findings.draw_wins(runs).html
 
 
 def test_explorable_runs_say_their_configuration_in_words():
     found = crops_findings.explorable(made_up(OFFSETS))
     assert found["settings"].iloc[0] == "hidden 8, learning_rate 0.01"
+    wide = made_up(OFFSETS, hidden=1024)
+    assert crops_findings.explorable(wide)["settings"].iloc[0].startswith("hidden 1024")
     assert not {"configuration", "history", "mean"} & set(found.columns)

@@ -199,3 +199,8 @@ def test_every_receipt_has_its_table():
 def test_paths_would_be_found(text):
     assert PATHS.search(text)
     assert not PATHS.search("rsbook/training.py, data/results/build.py, https://example.org/data/x")
+
+
+def test_the_readme_names_what_is_archived():
+    text = (results.FOLDER / "README.md").read_text(encoding="utf-8")
+    assert sorted(re.findall(r"^\| `([\w/]+)` \|", text, re.M)) == ARCHIVED
