@@ -59,7 +59,7 @@ def crops_runs(workers):
         for task in chosen["tasks"].values()
     ]
     about = (
-        "the quick preset with five times as much pre-training (144,000 simulated pairs, 6 epochs, batches of "
+        "the quick preset with six times as much pre-training (144,000 simulated pairs, 6 epochs, batches of "
         "512), two configurations of each model and 100 validation pixels a class; corruption of 20 %, and none."
     )
     return pd.concat(tables, ignore_index=True), about
