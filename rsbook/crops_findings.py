@@ -27,7 +27,7 @@ COLOURS = {  # colour-blind-safe, as figures.METHOD_COLOURS
 }
 INPUT_NAMES = {
     "bands": "supervised",
-    "random": "random frozen",
+    "random": "random encoder",
     "uni_modal": "uni-modal",
     "bi_modal": "bi-modal",
     "uni_modal_released": "uni-modal, in place",

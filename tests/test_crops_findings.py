@@ -102,7 +102,7 @@ def test_wins_beside_the_papers():
 
 def test_accuracy_by_input():
     found = crops_findings.input_table(made_up(OFFSETS)).set_index("input")
-    assert list(found.index) == ["supervised", "random frozen", "uni-modal", "bi-modal"]
+    assert list(found.index) == ["supervised", "random encoder", "uni-modal", "bi-modal"]
     assert found.loc["bi-modal", "n"] == 6
     assert found.loc["supervised", "Transformer"].startswith("50.20")
 
@@ -190,7 +190,7 @@ def test_tables_of_controls():
     tasks, others, scarce, tuned, _ = controls()
     variants = crops_controls.variant_table(tasks[1], others)
     assert variants["pre-training"].tolist() == [
-        "random frozen", "uni-modal", "uni-modal", "bi-modal", "bi-modal", "bi-modal", "uni-modal, in place",
+        "random encoder", "uni-modal", "uni-modal", "bi-modal", "bi-modal", "bi-modal", "uni-modal, in place",
     ]  # fmt: skip
     assert [c.replace("\u00a0", " ") for c in variants["corruption"]] == [
         "–",
@@ -204,7 +204,7 @@ def test_tables_of_controls():
     assert set(variants["n"]) == {3}
     both = crops_controls.tuned_table(scarce, tuned)
     assert both[["input", "encoder"]].to_numpy().tolist() == [
-        ["supervised", "–"], ["random frozen", "frozen"], ["random frozen", "learns along"],
+        ["supervised", "–"], ["random encoder", "frozen"], ["random encoder", "learns along"],
         ["bi-modal", "frozen"], ["bi-modal", "learns along"],
     ]  # fmt: skip
     scaled = made_up({"bands": 0.0}, scaling="none")
