@@ -294,6 +294,7 @@ def draw_history(runs: pd.DataFrame) -> Html:
             ax.set_title(title)
         for ax in axes[-1]:
             ax.set_xlabel("epoch")
+            ax.xaxis.get_major_locator().set_params(integer=True)
         handles, labels = axes.flat[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=3)
         return figure
