@@ -564,3 +564,9 @@ def test_the_state_is_plain_whatever_types_a_table_has(tmp_path):
     table = runs_table(rows("cutmix", LARGE, (0.5, 0.6)), rows("none", None, (0.4,), stop_after=1.0))
     table["average_precision"] = [[0.1, 0.2]] * len(table)
     write_page(ResultsExplorer(table, ("one", "two")), tmp_path / "page.html")  # json.dumps as Jupyter does
+
+
+def test_scores_of_another_split_are_called_so():
+    explorer = ResultsExplorer(made_up(), CLASSES, split="validation")
+    assert explorer.caption.endswith("Validation scores.")
+    assert "Validation scores in per cent" in explorer.fallback.html

@@ -66,13 +66,14 @@ class ResultsExplorer(Explorer):
         per_class: Mapping[str, str] = PER_CLASS,
         method: str = "method",
         colours: Mapping[str, str] = METHOD_COLOURS,
+        split: str = "test",
     ) -> None:
         """Offer the runs, a row each as `runs.table` or `results.load` has them; name: of the file to download.
 
         metrics: column → its name, the first is shown first · per_class: the one column with a list of scores, one for
         each of the classes, None where there is none → its name · method: the column whose levels have the colours ·
-        colours: level → colour. Raises ValueError for no runs at all, columns that are missing or not named, or lists
-        of another length.
+        colours: level → colour · split: what the scores are of. Raises ValueError for no runs at all, columns that are
+        missing or not named, or lists of another length.
         """
         _check(runs, classes, method, metrics, per_class)
         [(by_class, class_score)] = per_class.items()
@@ -80,6 +81,7 @@ class ResultsExplorer(Explorer):
         columns, codes = columns_of(runs, method)
         made = origins(runs)
         known = list(dict.fromkeys(made))
+        self._split = split.capitalize()
         self._records = [Path(str(path)).stem for path in runs["record"]] if "record" in runs else []
         others = itertools.cycle(matplotlib.color_sequences["tab10"])
         methods = next(c for c in columns if c["name"] == method)["levels"]
@@ -87,7 +89,7 @@ class ResultsExplorer(Explorer):
             arrays={},
             caption="A row is a group of runs with the same settings: a point is a run, the bar their mean, the band "
             "one standard deviation to either side. With a reference, points are differences of runs with the same "
-            "seed. Test scores.",
+            f"seed. {self._split} scores.",
             columns=columns,
             codes=codes,
             scores={metric: _rounded(runs[metric]) for metric in metrics},
@@ -127,7 +129,7 @@ class ResultsExplorer(Explorer):
         ]
         return figures.draw_table(
             pd.DataFrame(rows),
-            caption=f"Test scores in per cent, mean ± standard deviation. {self.about()}",
+            caption=f"{self._split} scores in per cent, mean ± standard deviation. {self.about()}",
             name=self.name,
             data=self.selection(),
         )
