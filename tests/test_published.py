@@ -38,6 +38,7 @@ def test_names():
     assert published.names() == sorted(published.names())
     expected = {f"label_propagation/{table}" for table in ["figure_4", "table_i", *BOX_TABLES, "table_v"]}
     expected |= {"cromss/table_1", "cromss/journal", "crops/table_1", "crops/wins", "crops/fields"}
+    expected |= {"single_positive/large_loss"}
     assert expected <= set(published.names())
 
 
@@ -48,7 +49,9 @@ def test_every_file_is_tidy(name):
     assert not frame.duplicated().any()
     assert frame.columns.is_unique
     assert {"section", "page"} <= set(frame.columns)
-    assert frame["section"].notna().all() or name.startswith(("cromss/", "crops/"))  # not known there
+    assert frame["section"].notna().all() or name.startswith(
+        ("cromss/", "crops/", "single_positive/")
+    )  # not known there
     assert not any(str(column).startswith("Unnamed") for column in frame.columns)
 
 
@@ -493,3 +496,18 @@ def test_each_call_returns_its_own_frame():
     first = read("table_ii")
     first["map_macro"] = 0.0
     assert read("table_ii")["map_macro"].min() > 0
+
+
+def test_large_loss_table_is_whole_and_in_the_order_of_its_text():
+    frame = published.table("single_positive/large_loss")
+    assert set(frame["method"]) == {"full", "an", "an_ls", "wan", "epr", "role", "ll_r", "ll_ct", "ll_cp"}
+    scores = frame.pivot(index="method", columns=["training", "dataset"], values="map_macro")
+    assert scores.shape == (9, 8)
+    assert scores.notna().all(axis=None)
+    assert scores.loc["full"].sum() == pytest.approx(90.2 + 78.0 + 54.5 + 32.9 + 91.1 + 77.2 + 54.9 + 34.0)
+    assert scores.sum(axis=1).sub(scores.loc["an"].sum()).loc[["ll_r", "ll_ct", "ll_cp"]].round(1).tolist() == [
+        24.6,
+        25.8,
+        23.2,
+    ]
+    assert (scores.loc["full"] > scores.drop("full")).all(axis=None)
