@@ -48,6 +48,8 @@ def main() -> None:
         for made, what in explorers(random_scenes(arguments.size)):
             rows.append(measure(browser, made, what, Path(folder) / "page.html", arguments))
             print("  ".join(f"{name} {value}" for name, value in rows[-1].items()))
+        rows.append(measure_clicks(browser, random_scenes(256, 24), Path(folder) / "page.html", rows[-1]))
+        print("  ".join(f"{name} {value}" for name, value in rows[-1].items()))
     with arguments.output.open("w", newline="") as file:
         table = csv.DictWriter(file, rows[0], lineterminator="\n")
         table.writeheader()
@@ -123,6 +125,42 @@ def measure(browser, made, what: str, path: Path, arguments) -> dict[str, object
         "browser": browser.version,
         "anywidget": version("anywidget"),
         "date": datetime.date.today().isoformat(),
+    }
+
+
+def measure_clicks(browser, data: scenes.Scenes, path: Path, other: dict[str, object]) -> dict[str, object]:
+    """Annotate scenes: milliseconds from a click to the frame after the one that shows the next image, as `work`."""
+    count = len(data.images)
+    page = browser.new_page(viewport={"width": 1300, "height": 1000})
+    page.goto(write_page(widgets.AnnotationTool(data, range(count)), path))
+    page.wait_for_function("window.explorer")
+    took = page.evaluate(
+        """async (clicks) => {
+          const frame = () => new Promise((done) => requestAnimationFrame(done));
+          const found = [];
+          for (let k = 0; k < clicks; k += 1) {
+            await new Promise((done) => setTimeout(done, 50));
+            const before = performance.now();
+            document.querySelector(".rsbook-candidates button").click();
+            await frame();
+            await frame();
+            found.push(performance.now() - before);
+          }
+          return found;
+        }""",
+        count - 1,
+    )
+    page.close()
+    return other | {
+        "explorer": "AnnotationTool",
+        "size": data.images.shape[-1],
+        "moves": len(took),
+        "answers": len(took),
+        "work_median_ms": round(float(np.median(took)), 2),
+        "work_p95_ms": round(float(np.percentile(took, 95)), 2),
+        "work_max_ms": round(max(took), 2),
+        "frames_per_second": None,
+        "frame_p95_ms": None,
     }
 
 

@@ -1,5 +1,6 @@
 """Explorers: what a reader moves to understand. A Python class and a JavaScript module each, see `explorer`."""
 
+from rsbook.widgets.annotation_tool import AnnotationTool
 from rsbook.widgets.box_sampler import BoxSampler
 from rsbook.widgets.contrast_explorer import ContrastExplorer
 from rsbook.widgets.crop_explorer import CropExplorer
@@ -11,6 +12,7 @@ from rsbook.widgets.results_explorer import ResultsExplorer
 from rsbook.widgets.selection_explorer import SelectionExplorer
 
 __all__ = [
+    "AnnotationTool",
     "BoxSampler",
     "ContrastExplorer",
     "CropExplorer",
