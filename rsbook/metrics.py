@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torchmetrics.functional.classification import binary_average_precision, multiclass_confusion_matrix
+from torchmetrics.functional.classification import (
+    binary_average_precision,
+    multiclass_confusion_matrix,
+    multilabel_f1_score,
+)
 
 
 def average_precision(scores: Tensor, labels: Tensor) -> Tensor:
@@ -41,6 +45,20 @@ def map_micro(scores: Tensor, labels: Tensor) -> float:
     if not labels.any():
         raise ValueError("labels: no class has a positive, so the mean average precision is not defined")
     return binary_average_precision(scores.flatten(), labels.flatten().long()).item()
+
+
+def f1_macro(scores: Tensor, labels: Tensor, threshold: float = 0.5) -> float:
+    """Mean over the classes, unweighted, of the F1 of scores (N,L) that are above the threshold; in 0 … 1.
+
+    Classes without positives in labels (N,L) bool are left out of the mean, as in `map_macro`. Raises ValueError as
+    `map_macro` does.
+    """
+    _check(scores, labels)
+    there = labels.any(dim=0)
+    if not there.any():
+        raise ValueError("labels: no class has a positive, so the mean F1 is not defined")
+    named = (scores > threshold).long()
+    return multilabel_f1_score(named, labels.long(), labels.shape[1], average="none")[there].mean().item()
 
 
 def confusion_matrix(predictions: Tensor, maps: Tensor, num_classes: int) -> Tensor:

@@ -20,14 +20,21 @@ NARROW_WIDTHS = (32, 16)  # and a head that doubles the size: a third of the tim
 
 
 def classifier(
-    name: str, bands: int, classes: int, generator: Generator, output_stride: int | None = None
+    name: str,
+    bands: int,
+    classes: int,
+    generator: Generator,
+    output_stride: int | None = None,
+    pretrained: bool = False,
 ) -> nn.Module:
     """A randomly initialised network: images (B,bands,H,W) float32 → logits (B,classes).
 
     `name` is any model of timm ("resnet18" is the paper's), or "narrow_resnet" for images of 32×32 pixels on a CPU. The
     weights depend on the generator alone; global random state is left as it was. output_stride: pixels of the image for
     each of the last feature map, where the network lets them be chosen (timm's ResNets: 8, 16 or 32); None for its own.
-    Raises ValueError for an unknown name, and when there is no band or no class.
+    pretrained: all but the last layer begins with timm's weights from ImageNet, which it downloads once.
+    Raises ValueError for an unknown name, when there is no band or no class, and for pretrained weights of
+    "narrow_resnet".
     """
     _check_name(name, timm.list_models(), "a model of timm", "timm.list_models()")
     _check_sizes(bands, classes)
@@ -35,10 +42,12 @@ def classifier(
         if name == NARROW:
             if output_stride not in (None, 8):
                 raise ValueError(f"output_stride={output_stride}: that of {NARROW} is 8")
+            if pretrained:
+                raise ValueError(f"pretrained={pretrained}: {NARROW} has no weights from ImageNet")
             return _narrow_resnet(bands, classes)
         stride = {} if output_stride is None else {"output_stride": output_stride}
         try:
-            return timm.create_model(name, pretrained=False, in_chans=bands, num_classes=classes, **stride)
+            return timm.create_model(name, pretrained=pretrained, in_chans=bands, num_classes=classes, **stride)
         except (AssertionError, TypeError) as error:
             if not stride:
                 raise

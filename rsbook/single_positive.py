@@ -229,13 +229,13 @@ def fused(targets: Tensor, scores: Tensor, memory: float) -> Tensor:
     return (memory * targets + (1 - memory) * scores).clamp(1 - LARGEST, LARGEST)
 
 
-def unbiased(targets: Tensor, memory: float, visits: int) -> Tensor:
-    """Stored targets as if they had not begun at zero: divided by 1 − memory^visits. Raises ValueError before the first
-    visit.
+def unbiased(targets: Tensor, memory: float, visits: Tensor) -> Tensor:
+    """Stored targets (B,L) as if they had not begun at zero: divided by 1 − memory^visits, with visits (B,) of each
+    scene. Raises ValueError for a scene that was not visited.
     """
-    if visits < 1:
-        raise ValueError(f"visits={visits}: expected at least one; before it nothing is stored")
-    return (targets / (1 - memory**visits)).clamp(1 - LARGEST, LARGEST)
+    if (visits < 1).any():
+        raise ValueError(f"visits={visits.min().item()}: expected at least one; before it nothing is stored")
+    return (targets / (1 - memory ** visits[:, None])).clamp(1 - LARGEST, LARGEST)
 
 
 def trigger(precision: Sequence[float], unobserved: Sequence[float], earliest: int = 3) -> int | None:

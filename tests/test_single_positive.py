@@ -205,10 +205,10 @@ def test_stored_targets_are_a_moving_average_without_its_bias():
     scores, targets = torch.full((2, 3), 0.6), torch.zeros(2, 3)
     for visits in range(1, 30):
         targets = sp.fused(targets, scores, 0.9)
-        assert torch.allclose(sp.unbiased(targets, 0.9, visits), scores, atol=1e-4)
+        assert torch.allclose(sp.unbiased(targets, 0.9, torch.tensor([visits] * 2)), scores, atol=1e-4)
     assert sp.fused(torch.ones(1), torch.ones(1), 0.5) <= sp.LARGEST
     with pytest.raises(ValueError, match="visits=0"):
-        sp.unbiased(targets, 0.9, 0)
+        sp.unbiased(targets, 0.9, torch.tensor([3, 0]))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,376 @@
+"""Part IV, single-positive multi-labels: the runs of its studies."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Generator, Tensor, nn
+
+from rsbook import (
+    checkpoints,
+    explain,
+    label_propagation,
+    metrics,
+    models,
+    positions,
+    scenes,
+    single_positive,
+    training,
+)
+from rsbook.devices import resolve_device
+from rsbook.scenes import Scenes
+from rsbook.single_positive_tasks import Learner, SinglePositive
+
+SETTINGS = ("random", "dominant", "manual", "all")  # "all": every class is known, the upper bound
+METHODS = tuple(single_positive.LOSSES)
+MASKS = ("none", "observed", "pseudo", "reference")
+DRAW = 1200  # seed of the positives, as in the code that others build on: they stay the same for all seeds of training
+STREAMS = {"train": 4, "val": 5, "test": 6, "labels": 7}  # keep these draws apart from each other
+SHOWN = 256  # scenes whose entries are kept to look at
+
+Answers = Sequence[tuple[int, int]]  # scene and class
+
+
+def train(
+    *,
+    dataset: str,
+    setting: str,
+    method: str,
+    seed: int,
+    network: str,
+    epochs: int,
+    batch_size: int,
+    learning_rate: float,
+    weight_decay: float,
+    evaluate_every: int,
+    train_scenes: int | None,
+    options: Mapping[str, Any] | None = None,
+    output_stride: int | None = None,
+    pretrained: bool = False,
+    draw: int = DRAW,
+    answers: Answers | None = None,
+    keep: bool = False,
+    root: str | Path | None = None,
+    device: str = "auto",
+    checkpoint: Path | None = None,
+) -> dict[str, Any]:
+    """Train one network from one positive a scene and test the weights of its best validation epoch.
+
+    setting: one of SETTINGS; "manual" trains on the scenes of `answers` alone, (scene, class) each · method: one of
+    METHODS; with "all" only "an" · options: of the method, see single_positive_tasks.OPTIONS · train_scenes: the first
+    so many of the training split, None for all · draw: seed of random positives · pretrained: begin with ImageNet's
+    weights · keep: also keep the network, and entries to look at. The best epoch is the first with the highest mAP
+    against the one positive of each validation scene; the threshold of `f1_tuned` is chosen on these scenes as well.
+
+    Returns map_macro, map_micro, average_precision (L), f1_fixed (at 0.5) and f1_tuned on the test split against all
+    labels, of the network that counts (AdaGC: the teacher); the same two means of AdaGC's student; map_observed, by
+    which settings may be chosen; the threshold, the best epoch, and the history. Raises ValueError for a setting,
+    method or options that cannot be run.
+    """
+    _check(setting, method, answers)
+    data = scenes.load(dataset, root)
+    index, observed = _training(data, setting, train_scenes, draw, answers)
+    val, val_observed = _validation(data, setting, draw)
+    generator = Generator().manual_seed(seed)
+    shape = data.images.shape[1], len(data.classes)
+    made = models.classifier(network, *shape, generator, output_stride, pretrained)
+    learner = Learner(made, method, observed, epochs, training.seeded(seed, STREAMS["labels"]))
+    task = SinglePositive(
+        data, index, observed, val, val_observed, learner, method=method, epochs=epochs, options=options
+    )
+    history = training.fit(
+        learner,
+        task,
+        seed=seed,
+        epochs=epochs,
+        batch_size=min(batch_size, len(index)) if setting == "manual" else batch_size,
+        learning_rate=learning_rate,
+        weight_decay=weight_decay,
+        evaluate_every=evaluate_every,
+        device=device,
+        checkpoint=checkpoint,
+        progress=False,
+    )
+    results = tested(learner.reported, data, val, val_observed, history)
+    if learner.teacher is not None:
+        scores, labels = _scores(learner.network, data, "test")
+        results |= {f"student_{name}": results_of(scores, labels) for name, results_of in _MEANS.items()}
+    if keep:
+        results["entries"] = _entries(learner, task)
+        if checkpoint is not None:
+            results["weights"] = checkpoints.save_weights(learner.reported, checkpoint.parent)
+    return results
+
+
+def train_with_masks(
+    *,
+    dataset: str,
+    setting: str,
+    masks: str,
+    mix: str,
+    seed: int,
+    network: str,
+    epochs: int,
+    batch_size: int,
+    learning_rate: float,
+    weight_decay: float,
+    evaluate_every: int,
+    train_scenes: int | None,
+    area_range: tuple[float, float],
+    stage_one: str | None = None,
+    probability: float = 0.5,
+    t_cam: float = 0.1,
+    output_stride: int | None = None,
+    pretrained: bool = False,
+    draw: int = DRAW,
+    root: str | Path | None = None,
+    device: str = "auto",
+    checkpoint: Path | None = None,
+) -> dict[str, Any]:
+    """Train with assumed negatives and CutMix, its labels from explanation masks, where one positive a scene is known.
+
+    mix: "none", "cutmix" (labels by area) or "cutmix_lp" (labels by masks) · masks: whose classes a scene has and has
+    masks of: "observed", its one positive; "pseudo", also each class that the first network scores above its tuned
+    threshold; "reference", all classes, from the reference maps, which nobody has here; "none" only where nothing is
+    propagated · stage_one: weights of a run of `train` with `keep`, beside whose record they lie. Results as of
+    `train`, and for "pseudo" the precision and recall of the classes that were added. Raises ValueError for settings
+    that do not fit together.
+    """
+    _check(setting, "an", None)
+    _check_masks(masks, mix, stage_one, checkpoint)
+    data = scenes.load(dataset, root)
+    index, observed = _training(data, setting, train_scenes, draw, None)
+    val, val_observed = _validation(data, setting, draw)
+    shape = data.images.shape[1], len(data.classes)
+    labels, where, found = observed, None, {}
+    if masks == "reference":
+        labels, where = data.labels[index], label_propagation.class_positions(data, index)
+    elif masks != "none":
+        first = models.classifier(network, *shape, Generator(), output_stride)
+        checkpoints.load_weights(first, stage_one_folder(checkpoint), stage_one)
+        first = first.to(resolve_device(device))
+        if masks == "pseudo":
+            threshold = tuned_threshold(training.predict(first, data, val), val_observed)
+            labels = observed | (training.predict(first, data, index) > threshold)
+            found = _quality(labels, observed, data.labels[index])
+        if mix == "cutmix_lp":
+            where = masks_of(first, data, index, labels, t_cam)
+    method = {"none": "none", "cutmix": "cutmix", "cutmix_lp": "cutmix_lp_xai"}[mix]
+    least = data.min_pixels if masks == "reference" else label_propagation.T_MAP
+    boxes = None if mix == "none" else area_range
+    model = models.classifier(network, *shape, Generator().manual_seed(seed), output_stride, pretrained)
+    task = Mixing(
+        data,
+        train=index,
+        val=val,
+        augment=label_propagation.augmentation(method, boxes, probability, least),
+        labels=labels,
+        positions=where if mix == "cutmix_lp" else None,
+    )
+    task.val_observed = val_observed
+    history = training.fit(
+        model,
+        task,
+        seed=seed,
+        epochs=epochs,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        weight_decay=weight_decay,
+        evaluate_every=evaluate_every,
+        device=device,
+        checkpoint=checkpoint,
+        progress=False,
+    )
+    return tested(model, data, val, val_observed, history) | found
+
+
+class Mixing(training.Classification):
+    """Classification of mixed scenes that watches mAP against one positive a validation scene, `val_observed`."""
+
+    watch = SinglePositive.watch
+    val_observed: Tensor
+
+    def evaluate(self, model: nn.Module) -> dict[str, Any]:
+        """mAP against what is observed of the validation scenes."""
+        return {self.watch: metrics.map_macro(training.predict(model, self.scenes, self.val), self.val_observed)}
+
+
+def observe(data: Scenes, split: str, setting: str, draw: int = DRAW) -> Tensor:
+    """What is known of the scenes of a split, (n,L) bool, in one of the settings but "manual".
+
+    Raises ValueError for another word, and where "dominant" has no reference maps to look at.
+    """
+    index = data.split(split)
+    labels = data.labels[index]
+    match setting:
+        case "random":
+            return single_positive.random_positive(labels, training.seeded(draw, STREAMS[split]))
+        case "dominant":
+            return single_positive.dominant_positive(label_propagation.class_positions(data, index), labels)
+        case "all":
+            return labels
+    raise ValueError(f"setting={setting!r}: expected random, dominant or all; manual has answers instead")
+
+
+def tuned_threshold(scores: Tensor, observed: Tensor) -> float:
+    """The threshold of scores (N,L), one for all classes, that is best by what is observed (N,L) bool.
+
+    Where negatives are unknown F1 is as well; recall² over the share of entries that are named positive is
+    proportional to precision times recall, and needs none (Lee and Liu, ICML 2003). Named is what is above.
+    """
+    ranked, order = scores.flatten().sort(descending=True, stable=True)
+    hits = observed.flatten()[order].cumsum(0)
+    last = torch.cat([ranked[1:] < ranked[:-1], torch.ones(1, dtype=torch.bool)])  # of equal scores
+    worth = (hits.double() ** 2 / torch.arange(1, len(ranked) + 1)).masked_fill(~last, -1.0)
+    best = int(worth.argmax())
+    following = ranked[best + 1].item() if best + 1 < len(ranked) else 0.0
+    return (ranked[best].item() + following) / 2
+
+
+def tested(model: nn.Module, data: Scenes, val: Tensor, val_observed: Tensor, history: list[dict]) -> dict[str, Any]:
+    """What `train` returns of a network: scores on the test split, and how they were chosen."""
+    threshold = tuned_threshold(training.predict(model, data, val), val_observed)
+    scores, labels = _scores(model, data, "test")
+    best = max(history, key=lambda row: row[SinglePositive.watch])
+    return training.score(scores, labels) | {
+        "f1_fixed": metrics.f1_macro(scores, labels),
+        "f1_tuned": metrics.f1_macro(scores, labels, threshold),
+        "threshold": threshold,
+        "map_observed": best[SinglePositive.watch],
+        "best_epoch": best["epoch"],
+        "history": history,
+    }
+
+
+def masks_of(network: nn.Module, data: Scenes, index: Tensor, labels: Tensor, t_cam: float = 0.1) -> Tensor:
+    """Class positions (n,H,W) int32 of the classes in `labels` (n,L), by the explanations of a network."""
+    device, size = next(network.parameters()).device, tuple(data.images.shape[2:])
+    found = []
+    for rows in torch.arange(len(index)).split(256):
+        images = data.normalise(data.images[index[rows]].to(device))
+        maps = explain.activation_maps(network, images)
+        made = explain.explanation_masks(maps, labels[rows].to(device), size, t_cam)
+        found.append(positions.from_explanation_masks(made).cpu())
+    return torch.cat(found)
+
+
+def study(methods: Iterable[str], seeds: Iterable[int], chosen: Mapping[str, Any] | None = None) -> list[dict]:
+    """The runs of a benchmark: every method with every seed, with the settings that `tuned` has chosen for it."""
+    seeds, chosen = list(seeds), chosen or {}
+    return [{"method": method, "seed": seed, **chosen.get(method, {})} for method in methods for seed in seeds]
+
+
+def candidates(grids: Mapping[str, Sequence[Mapping[str, Any]]], seed: int) -> list[dict[str, Any]]:
+    """The runs by which settings are chosen: each candidate of each method, with one seed.
+
+    Raises ValueError where methods have unequal numbers of them: budgets must be equal.
+    """
+    counts = {method: len(grid) for method, grid in grids.items()}
+    if len(set(counts.values())) > 1:
+        raise ValueError(f"grids={counts}: expected as many candidates for each method")
+    return [{"method": method, "seed": seed, **one} for method, grid in grids.items() for one in grid]
+
+
+def tuned(runs: pd.DataFrame, grids: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, dict[str, Any]]:
+    """The candidate of each method with the highest mAP against one positive a validation scene, the first of equals.
+
+    runs: of `candidates`, in its order.
+    """
+    scores, found = iter(runs["map_observed"]), {}
+    for method, grid in grids.items():
+        reached = [next(scores) for _ in grid]
+        found[method] = dict(grid[reached.index(max(reached))])
+    return found
+
+
+def stage_one_folder(record: Path) -> Path:
+    """Where the weights lie that `train` kept, from the path of a record or checkpoint of `train_with_masks`."""
+    return record.parent.with_name(f"{train.__module__.rpartition('.')[2]}.{train.__name__}")
+
+
+def _training(
+    data: Scenes, setting: str, train_scenes: int | None, draw: int, answers: Answers | None
+) -> tuple[Tensor, Tensor]:
+    """The scenes (n,) to train on, those of which something is known, and what that is (n,L) bool."""
+    index = data.split("train")
+    if train_scenes is not None and not 1 <= train_scenes <= len(index):
+        raise ValueError(f"train_scenes={train_scenes}: {data.name} has 1 to {len(index)}; None takes all")
+    if setting != "manual":
+        return _known(index[:train_scenes], observe(data, "train", setting, draw)[:train_scenes])
+    chosen = torch.tensor([scene for scene, _ in answers])
+    if outside := sorted(set(chosen.tolist()) - set(index.tolist())):
+        raise ValueError(f"answers: scene {outside[0]} is no training scene of {data.name}")
+    observed = torch.zeros(len(chosen), len(data.classes), dtype=torch.bool)
+    observed[torch.arange(len(chosen)), torch.tensor([c for _, c in answers])] = True
+    return chosen, observed
+
+
+def _validation(data: Scenes, setting: str, draw: int) -> tuple[Tensor, Tensor]:
+    """Validation scenes and what is known of them; beside manual labels they have random ones."""
+    return _known(data.split("val"), observe(data, "val", "random" if setting == "manual" else setting, draw))
+
+
+def _known(index: Tensor, observed: Tensor) -> tuple[Tensor, Tensor]:
+    there = observed.any(dim=1)
+    return index[there], observed[there]
+
+
+def _scores(model: nn.Module, data: Scenes, split: str) -> tuple[Tensor, Tensor]:
+    index = data.split(split)
+    return training.predict(model, data, index), data.labels[index]
+
+
+_MEANS = {"map_macro": metrics.map_macro, "f1_fixed": metrics.f1_macro}
+
+
+def _entries(learner: Learner, task: SinglePositive) -> dict[str, list]:
+    """Of unobserved entries of the first training scenes: score p, stored target t, whether they hide a positive."""
+    rows = torch.arange(min(SHOWN, task.size))
+    index = task.index[rows]
+    scores = training.predict(learner.network, task.scenes, index)
+    targets = learner.targets[rows.to(learner.targets.device)].cpu()
+    if "scores_memory" in task.options:
+        visits = learner.visits.cpu()[rows]
+        targets = single_positive.unbiased(targets, task.options["scores_memory"], visits)
+    unobserved = ~task.observed[rows.to(task.observed.device)].cpu()
+    hidden = task.scenes.labels[index]
+    return {"p": scores[unobserved].tolist(), "t": targets[unobserved].tolist(), "hidden": hidden[unobserved].tolist()}
+
+
+def _quality(labels: Tensor, observed: Tensor, true: Tensor) -> dict[str, float | None]:
+    """How right the classes are that were added to what is observed, and how many of the hidden ones they are."""
+    added, hidden = labels & ~observed, true & ~observed
+    right = (added & hidden).sum().item()
+    return {
+        "pseudo_precision": right / added.sum().item() if added.any() else None,
+        "pseudo_recall": right / hidden.sum().item() if hidden.any() else None,
+    }
+
+
+def _check(setting: str, method: str, answers: Answers | None) -> None:
+    for name, value, known in (("setting", setting, SETTINGS), ("method", method, METHODS)):
+        if value not in known:
+            raise ValueError(f"{name}={value!r}: expected one of {', '.join(known)}")
+    if setting == "all" and method != "an":
+        raise ValueError(f"method={method!r}: with setting='all' nothing is unknown; expected 'an'")
+    if (setting == "manual") != bool(answers):
+        raise ValueError(f"answers={answers}: setting='manual' needs some, as (scene, class), and no other takes them")
+
+
+def _check_masks(masks: str, mix: str, stage_one: str | None, checkpoint: Path | None) -> None:
+    for name, value, known in (("masks", masks, MASKS), ("mix", mix, ("none", "cutmix", "cutmix_lp"))):
+        if value not in known:
+            raise ValueError(f"{name}={value!r}: expected one of {', '.join(known)}")
+    if masks == "none" and mix == "cutmix_lp":
+        raise ValueError(
+            f"masks={masks!r}: labels cannot be propagated without; expected one of {', '.join(MASKS[1:])}"
+        )
+    needed = masks in ("observed", "pseudo")
+    if needed != (stage_one is not None) or (needed and checkpoint is None):
+        raise ValueError(
+            f"stage_one={stage_one!r} with masks={masks!r}: expected weights for 'observed' and 'pseudo' only"
+        )
