@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from torch import Generator, Tensor, rand
 
 from rsbook import files
 
@@ -144,6 +145,30 @@ def agreement(first: pd.DataFrame, second: pd.DataFrame) -> float:
         )
     observed = int(both["same"].sum()) / n
     return (observed - by_chance / n**2) / (1 - by_chance / n**2)
+
+
+def simulate(
+    classes: Sequence[str], areas: Tensor, scenes: Sequence[int], *, seed: int, slips: float, generator: Generator
+) -> pd.DataFrame:
+    """Answers of a *simulated* annotator "simulated", no person: of the first four candidates of which one is there,
+    the one with the largest area; but with a probability of `slips` the first of these candidates.
+
+    areas (n,L): pixels of each class in the scenes, n of them, 0 where it is absent; without any the scene is skipped.
+    A person sees more than areas, and errs otherwise: what comes out says nothing about people. seconds are 0.
+    """
+    rows, slipped = [], rand(len(scenes), generator=generator) < slips
+    place = {name: i for i, name in enumerate(classes)}
+    for scene, own, slip in zip(scenes, areas.tolist(), slipped.tolist(), strict=True):
+        shown: list[str] = []
+        label = ""
+        for page in candidates(classes, seed, scene):
+            shown += page
+            best = max(page, key=lambda name, own=own: own[place[name]])
+            if own[place[best]] > 0:
+                label = page[0] if slip else best
+                break
+        rows.append(dict(zip(COLUMNS, (scene, label, "simulated", 0.0, SEPARATOR.join(shown)), strict=True)))
+    return _table(rows)
 
 
 def _table(rows: list[dict[str, Any]]) -> pd.DataFrame:

@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torchmetrics.functional.classification import (
-    binary_average_precision,
-    multiclass_confusion_matrix,
-    multilabel_f1_score,
-)
+from torchmetrics.functional.classification import binary_average_precision, multiclass_confusion_matrix
 
 
 def average_precision(scores: Tensor, labels: Tensor) -> Tensor:
@@ -57,8 +53,9 @@ def f1_macro(scores: Tensor, labels: Tensor, threshold: float = 0.5) -> float:
     there = labels.any(dim=0)
     if not there.any():
         raise ValueError("labels: no class has a positive, so the mean F1 is not defined")
-    named = (scores > threshold).long()
-    return multilabel_f1_score(named, labels.long(), labels.shape[1], average="none")[there].mean().item()
+    named, true = (scores > threshold)[:, there], labels[:, there]
+    both = (named & true).sum(dim=0, dtype=torch.float64)
+    return (2 * both / (named.sum(dim=0) + true.sum(dim=0))).mean().item()
 
 
 def confusion_matrix(predictions: Tensor, maps: Tensor, num_classes: int) -> Tensor:

@@ -39,9 +39,22 @@ TRIALS_ON_A_LAPTOP = {
     "transformer": {"d": [32, 64], "heads": [2, 4], "layers": [1, 2], "learning_rate": (2e-3, 4e-3)},
 }
 
+# Part IV: what is tried for each method, by a factor of the learning rate and its options, as many for each; what is
+# tried first is the default. "full" is the upper bound that knows all labels.
+RATES = [(1.0, {}), (0.5, {}), (2.0, {})]
+CANDIDATES: dict[str, list[tuple[float, dict[str, Any]]]] = {
+    **dict.fromkeys(("full", "an", "an_ls", "wan", "epr", "role"), RATES),
+    "em": [(1.0, {"alpha": alpha}) for alpha in (0.1, 0.2, 0.01)],
+    "em_apl": [(1.0, {"alpha": alpha, "beta": beta}) for alpha, beta in ((0.1, 0.9), (0.2, 0.02), (0.1, 0.2))],
+    **{name: [(1.0, {"rate": rate}) for rate in (0.005, 0.02, 0.002)] for name in ("ll_r", "ll_ct", "ll_cp")},
+    **dict.fromkeys(("gr", "hill", "asl", "ml_elr"), RATES),
+    "adagc": [(1.0, {"strength": strength}) for strength in (1.0, 2.0, 0.5)],
+}
+
 # What differs for a data set, by work.
 # label_propagation: scenes of 32 pixels need a ResNet18 that looks as closely, relative to the image, as that of the
 # paper (a last feature map of 4×4), and have only one map, so that the thematic product is a classifier's.
+# single_positive: how many classes a scene has in the mean, which EPR and ROLE are told.
 # cromss: its modalities, and the published input that each stands beside; the noise of its maps, None where they are
 # noisy themselves; and on what the encoders are tested: 118 clean scenes beside 612 to test on are as few as DFC2020's
 # 986 beside 5,128.
@@ -64,6 +77,21 @@ DATASETS: dict[str, dict[str, dict[str, Any]]] = {
             "modalities": {"s1": "S1", "s2": "S2"},
             "noise": None,
             "transfer": {"dataset": "dfc2020", "train_split": "train", "train_scenes": None},
+        },
+    },
+    "single_positive": {  # full: what the protocol has otherwise for it, at 32 pixels without weights from elsewhere
+        "bluemarble": {
+            "positives": 2.6,
+            "full": {"training": {"batch_size": 128, "pretrained": False, "output_stride": 8}, "learning_rate": 1e-3},
+        },
+        "aid": {"positives": 5.2, "full": {"training": {}}},
+        "bigearthnet": {
+            "positives": 2.9,
+            "full": {
+                "training": {"epochs": 30, "batch_size": 256},
+                "learning_rate": 1e-3,
+                "memories": {"weights_memory": 0.997, "scores_memory": 0.9},
+            },
         },
     },
     "crops": {
@@ -261,6 +289,56 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
             },
         },
     },
+    "single_positive": {
+        "smoke": {
+            "seeds": [42, 43],
+            "candidates": 1,
+            "annotated": 32,
+            "learning_rate": 2e-3,
+            "memories": {"weights_memory": 0.99, "scores_memory": 0.7},
+            "training": {
+                "network": "narrow_resnet",
+                "pretrained": False,
+                "epochs": 2,
+                "batch_size": 32,
+                "weight_decay": 0.01,
+                "evaluate_every": 1,
+                "train_scenes": 64,
+            },
+        },
+        "quick": {
+            "seeds": [42, 43, 44],
+            "candidates": 2,
+            "annotated": 128,
+            "learning_rate": 2e-3,
+            "memories": {"weights_memory": 0.99, "scores_memory": 0.7},
+            "training": {
+                "network": "narrow_resnet",
+                "pretrained": False,
+                "epochs": 15,
+                "batch_size": 64,
+                "weight_decay": 0.01,
+                "evaluate_every": 3,
+                "train_scenes": 512,
+            },
+        },
+        "full": {  # all inferred; AID as an earlier study of single positives in remote sensing had it
+            "seeds": [42, 43, 44],
+            "candidates": 3,
+            "annotated": 400,
+            "learning_rate": 1e-4,
+            "memories": {"weights_memory": 0.99, "scores_memory": 0.9},
+            "training": {
+                "network": "resnet50",
+                "pretrained": True,
+                "epochs": 100,
+                "batch_size": 64,
+                "weight_decay": 0.01,
+                "evaluate_every": 1,
+                "train_scenes": None,
+            },
+        },
+    },
 }
 
 
@@ -272,7 +350,8 @@ def load(work: str, preset: str, dataset: str = "bluemarble") -> dict[str, Any]:
     pair. Raises ValueError for unknown works and presets, and where a work needs settings for a data set and has none;
     label_propagation takes those of images of 120 pixels. crops: `tasks` and `series` hold what `crops.classify` and
     `series.load` need to know of the data of each task, by its number; `pretraining` and `pairs` what `crops.pretrain`
-    and `series.load_pairs` do.
+    and `series.load_pairs` do. single_positive: `grids` holds for each method the settings to choose from, a learning
+    rate and options each.
     """
     for kind, name, known in (("work", work, PRESETS), ("preset", preset, PRESETS.get(work, {}))):
         if name not in known:
@@ -283,6 +362,8 @@ def load(work: str, preset: str, dataset: str = "bluemarble") -> dict[str, Any]:
         raise ValueError(f"dataset={dataset!r}: {work} has settings for {', '.join(DATASETS[work])}")
     if work == "crops":
         return _for_regions(chosen, own["tasks"])
+    if work == "single_positive":
+        return _with_candidates(chosen, own, preset)
     if work == "label_propagation":
         chosen["training"] |= own.get(chosen["training"]["network"], {})
         chosen["thematic_product"] = own["thematic_product"]
@@ -307,6 +388,24 @@ def _for_regions(chosen: dict[str, Any], tasks: dict[int, dict[str, str]]) -> di
     names = {k: {"name": where["dataset"], "region": where["region"]} for k, where in tasks.items()}
     chosen["pairs"] = names[1] | {"count": pairs}
     chosen["series"] = {k: name | dict(zip(("train", "val"), pixels[k], strict=True)) for k, name in names.items()}
+    return chosen
+
+
+def _with_candidates(chosen: dict[str, Any], own: dict[str, Any], preset: str) -> dict[str, Any]:
+    """Settings of single_positive with `grids` of candidates and AdaGC's `memories`, which do not depend on these."""
+    if preset == "full":
+        chosen["training"] |= own["full"].pop("training")
+        chosen |= own["full"]
+    told = {"positives": own["positives"]}
+    always = {"epr": told, "role": told, "adagc": chosen["memories"]}
+    count, rate = chosen.pop("candidates"), chosen["learning_rate"]
+    chosen["grids"] = {
+        method: [
+            {"learning_rate": rate * factor, "options": always.get(method, {}) | options}
+            for factor, options in tried[:count]
+        ]
+        for method, tried in CANDIDATES.items()
+    }
     return chosen
 
 

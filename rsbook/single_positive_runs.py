@@ -258,13 +258,22 @@ def masks_of(network: nn.Module, data: Scenes, index: Tensor, labels: Tensor, t_
     return torch.cat(found)
 
 
-def study(methods: Iterable[str], seeds: Iterable[int], chosen: Mapping[str, Any] | None = None) -> list[dict]:
-    """The runs of a benchmark: every method with every seed, with the settings that `tuned` has chosen for it."""
-    seeds, chosen = list(seeds), chosen or {}
-    return [{"method": method, "seed": seed, **chosen.get(method, {})} for method in methods for seed in seeds]
+def study(
+    setting: str, chosen: Mapping[str, Mapping[str, Any]], seeds: Iterable[int], methods: Iterable[str] | None = None
+) -> list[dict[str, Any]]:
+    """The runs of a benchmark: each method (None: all that are chosen) with its settings, as of `tuned`, and each seed;
+    "full" is the upper bound, AN where all labels are known.
+    """
+    seeds, methods = list(seeds), list(chosen if methods is None else methods)
+    return [{**named(method, setting), "seed": seed, **chosen[method]} for method in methods for seed in seeds]
 
 
-def candidates(grids: Mapping[str, Sequence[Mapping[str, Any]]], seed: int) -> list[dict[str, Any]]:
+def named(method: str, setting: str) -> dict[str, str]:
+    """The parameters of a method in a setting, where "full" is no method but the setting in which all is known."""
+    return {"method": "an", "setting": "all"} if method == "full" else {"method": method, "setting": setting}
+
+
+def candidates(setting: str, grids: Mapping[str, Sequence[Mapping[str, Any]]], seed: int) -> list[dict[str, Any]]:
     """The runs by which settings are chosen: each candidate of each method, with one seed.
 
     Raises ValueError where methods have unequal numbers of them: budgets must be equal.
@@ -272,13 +281,30 @@ def candidates(grids: Mapping[str, Sequence[Mapping[str, Any]]], seed: int) -> l
     counts = {method: len(grid) for method, grid in grids.items()}
     if len(set(counts.values())) > 1:
         raise ValueError(f"grids={counts}: expected as many candidates for each method")
-    return [{"method": method, "seed": seed, **one} for method, grid in grids.items() for one in grid]
+    return [{**named(method, setting), "seed": seed, **one} for method, grid in grids.items() for one in grid]
+
+
+def ablation(settings: Mapping[str, Any], begin: int, epochs: int) -> dict[str, dict[str, Any]]:
+    """AdaGC's settings, a learning rate and options, with one part of it changed at a time, by what is changed.
+
+    begin: the epoch from which a fixed warm-up calibrates · epochs: of the training, after which nothing begins.
+    """
+    changed: dict[str, dict[str, Any]] = {
+        "AdaGC": {},
+        "fixed warm-up": {"begin": begin},
+        "no warm-up": {"begin": 0},
+        "no second stage": {"begin": epochs},
+        "no calibration": {"strength": 0.0},
+        "no EMA of weights": {"weights_memory": 0.0},
+        "no EMA of scores": {"scores_memory": 0.0},
+        "no Mixup": {"mixup": False},
+    }
+    return {name: {**settings, "options": settings["options"] | change} for name, change in changed.items()}
 
 
 def tuned(runs: pd.DataFrame, grids: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, dict[str, Any]]:
-    """The candidate of each method with the highest mAP against one positive a validation scene, the first of equals.
-
-    runs: of `candidates`, in its order.
+    """The candidate of each method with the highest mAP against one positive a validation scene, the first of equals;
+    "full" is judged against all labels. runs: of `candidates`, in its order.
     """
     scores, found = iter(runs["map_observed"]), {}
     for method, grid in grids.items():

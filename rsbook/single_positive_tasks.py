@@ -261,10 +261,13 @@ def checked(method: str, options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def turned(images: Tensor, generator: Generator) -> Tensor:
-    """Each square image (B,C,H,W) flipped or turned to one of the eight ways in which it covers the same square."""
+    """Each image (B,C,H,W) flipped or turned in one of the ways that cover the same ground, eight for squares, else
+    four.
+    """
     ways = torch.randint(8, (len(images),), generator=generator, device=generator.device).to(images.device)
+    step = 1 if images.shape[2] == images.shape[3] else 2  # quarters
     found = torch.empty_like(images)
     for way in range(8):
         chosen = images[ways == way]
-        found[ways == way] = (chosen.flip(3) if way >= 4 else chosen).rot90(way % 4, (2, 3))
+        found[ways == way] = (chosen.flip(3) if way >= 4 else chosen).rot90(step * (way % 4), (2, 3))
     return found

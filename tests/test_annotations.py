@@ -4,9 +4,11 @@ import itertools
 
 import pandas as pd
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import cohen_kappa_score
+from torch import Generator
 
 from rsbook import annotations
 
@@ -143,3 +145,29 @@ def test_agreement_by_hand_and_without_common_scenes():
     for other in (answers(["road"], "ben", start=9), answers(["", ""], "ben"), answers([], "ben")):
         with pytest.raises(ValueError, match="no scene has a label of both annotators"):
             annotations.agreement(answers(ours), other)
+
+
+def test_a_simulated_annotator_takes_the_largest_of_the_first_candidates_that_fit():
+    areas = torch.randint(0, 3, (40, 6), generator=Generator().manual_seed(0))
+    areas[0] = 0
+    found = annotations.simulate(CLASSES, areas, range(10, 50), seed=3, slips=0.0, generator=Generator())
+    assert found.loc[0, "label"] == ""
+    for row, own in zip(found.itertuples(), areas.tolist(), strict=True):
+        size = dict(zip(CLASSES, own, strict=True))
+        pages = annotations.candidates(CLASSES, 3, row.scene)
+        fitting = next((k for k, page in enumerate(pages) if any(size[name] for name in page)), len(pages) - 1)
+        assert row.candidates == "; ".join(name for page in pages[: fitting + 1] for name in page)
+        if row.label:
+            assert row.label in pages[fitting]
+            assert size[row.label] == max(size[name] for name in pages[fitting]) > 0
+    slipping = annotations.simulate(CLASSES, areas, range(10, 50), seed=3, slips=0.3, generator=Generator())
+    changed = (slipping["label"] != found["label"]).mean()
+    assert 0 < changed < 0.4
+    again = annotations.simulate(CLASSES, areas, range(10, 50), seed=3, slips=0.3, generator=Generator())
+    pd.testing.assert_frame_equal(slipping, again)
+
+
+def test_simulated_answers_can_be_written(tmp_path):
+    found = annotations.simulate(CLASSES, torch.ones(5, 6), range(5), seed=0, slips=0.5, generator=Generator())
+    annotations.write(tmp_path / "made.csv", found, CLASSES)
+    pd.testing.assert_frame_equal(annotations.read(tmp_path / "made.csv", CLASSES), found, check_dtype=False)

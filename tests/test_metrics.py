@@ -142,6 +142,21 @@ def maps_of(seed, classes=4, unknown=0.2):
     return predictions, maps
 
 
+@settings(deadline=None, derandomize=True, max_examples=50)
+@given(st.integers(1, 12), st.integers(1, 5), st.integers(0, 2**30), st.sampled_from([0.2, 0.5, 0.8]))
+def test_f1_is_that_of_scikit_learn(scenes, classes, seed, threshold):
+    generator = Generator().manual_seed(seed)
+    scores = torch.rand(scenes, classes, generator=generator)
+    labels = torch.rand(scenes, classes, generator=generator) < 0.4
+    there = labels.any(dim=0)
+    if not there.any():
+        with pytest.raises(ValueError, match="no class has a positive"):
+            metrics.f1_macro(scores, labels, threshold)
+        return
+    expected = f1_score(labels[:, there], scores[:, there] > threshold, average="macro", zero_division=0)
+    assert metrics.f1_macro(scores, labels, threshold) == pytest.approx(expected, abs=1e-6)
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_confusion_matrix_counts_pixels_one_by_one(seed):
     predictions, maps = maps_of(seed)

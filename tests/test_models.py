@@ -51,6 +51,15 @@ def test_the_narrow_resnet_has_one_output_stride():
             models.classifier("narrow_resnet", 3, 4, Generator().manual_seed(0), other)
 
 
+def test_pretrained_weights_are_asked_of_timm_where_there_are_any(monkeypatch):
+    asked = []
+    monkeypatch.setattr(models.timm, "create_model", lambda name, **given: asked.append((name, given)))
+    models.classifier("resnet50", 12, 19, Generator(), pretrained=True)
+    assert asked == [("resnet50", {"pretrained": True, "in_chans": 12, "num_classes": 19})]
+    with pytest.raises(ValueError, match="narrow_resnet has no weights from ImageNet"):
+        models.classifier("narrow_resnet", 3, 7, Generator(), pretrained=True)
+
+
 def test_other_models_of_timm_are_taken_by_name():
     assert weights("mobilenetv3_small_050", classes=5)["classifier.weight"].shape[0] == 5
 
