@@ -13,6 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Generator
 
@@ -90,6 +91,10 @@ def explorers(data: scenes.Scenes):
     generator, temperature = Generator().manual_seed(2), ".rsbook-control:has-text('Temperature') input"
     projections = {epoch: torch.randn(2, 24, 256, generator=generator).unbind() for epoch in range(6)}
     yield widgets.ContrastExplorer(projections, range(24)), temperature
+    entries = pd.DataFrame(np.random.default_rng(3).random((4000, 2)), columns=["p", "t"]).assign(
+        hidden=[True, False] * 2000
+    )
+    yield widgets.GradientExplorer(entries), ".rsbook-control:has-text('Strength') input"
 
 
 def measure(browser, made, what: str, path: Path, arguments) -> dict[str, object]:

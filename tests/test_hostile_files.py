@@ -25,6 +25,7 @@ from pathlib import Path
 
 import h5py
 import make_archives
+import make_archives_aid
 import make_archives_bigearthnet
 import make_archives_crops
 import make_archives_sentinel
@@ -35,13 +36,14 @@ import pyarrow
 import pytest
 import rasterio
 import torch
+from PIL import Image
 from pyarrow import parquet
 from safetensors import SafetensorError
 from torch import nn
 from zoo import notebook
 
 from rsbook import checkpoints, cli, pages, planning, preparing, published, results, runs, scenes, series, unpacking
-from rsbook.archives import bigearthnet, breizhcrops, deepglobe, denethor, dfc2020, ssl4eo, treesatai
+from rsbook.archives import aid, bigearthnet, breizhcrops, deepglobe, denethor, dfc2020, ssl4eo, treesatai
 from rsbook.parameters import BatchError, UsageError
 from rsbook.runs import RunError
 from rsbook.scenes import DataError
@@ -73,6 +75,7 @@ def house(tmp_path_factory):
         make_archives_bigearthnet.make_v1(root / "v1", rng)
         (root / "treesatai").mkdir()
         make_archives_treesatai.make(root / "treesatai", rng)
+        make_archives_aid.make(root / "aid", rng)
         make_archives_sentinel.make_ssl4eo(root / "ssl4eo", rng)
         make_archives_sentinel.make_dfc2020(root / "dfc2020", rng)
         make_archives_crops.make_denethor(root / "denethor" / "raw", rng)
@@ -108,6 +111,7 @@ def targets_of_archives(root):
     aerial = next(root.glob("treesatai/aerial_60m_abies/*.tif"))
     shares = root / "treesatai" / "labels" / treesatai.LABELS
     listed = root / "treesatai" / "train_filenames.lst"
+    scene, table = root / "aid" / "images_tr" / "Port" / "port_9.jpg", root / "aid" / "multilabel.csv"
     radar = next(root.glob("ssl4eo/s1/0000011/*/VV.tif"))
     optical = next(root.glob("ssl4eo/s2c/0000011/*/B5.tif"))
     noisy = next(root.glob("ssl4eo/dw_noisy_labels/0000011/*/label.tif"))
@@ -154,6 +158,8 @@ def targets_of_archives(root):
         "packed list": Target(packed_list, lambda: bigearthnet.source(root / "v1"), sound=is_source),
         "shares": Target(shares, lambda: treesatai.source(root / "treesatai"), sound=is_source),
         "list of images": Target(listed, lambda: treesatai.source(root / "treesatai"), sound=is_source),
+        "JPEG of a scene": Target(scene, lambda: aid._image(scene), sound=image((3, 600, 600), "uint8")),
+        "table of labels": Target(table, lambda: aid.source(root / "aid"), sound=is_source),
     }
 
 
@@ -379,6 +385,7 @@ def targets_of_downloads(folder):
 NAMES = (
     *("JPEG", "PNG", "GeoTIFF", "GeoTIFF without compression", "GeoTIFF of four bands", "Parquet"),
     *("labels of a patch", "list of patches", "packed list", "shares", "list of images"),
+    *("JPEG of a scene", "table of labels"),
     *("radar", "optical band", "noisy label", "radar of a patch", "bands of a patch", "map of a patch"),
     *("prepared images.npy", "prepared positions.npy", "prepared labels.npy", "prepared scenes.csv"),
     *("stack of bands", "pickled corners", "pickled dates", "field boundaries", "image of Planet"),
@@ -610,6 +617,12 @@ def raster(path, value, dtype="uint8", shape=(1, 64, 96)):
     return path.read_bytes()
 
 
+def photograph(size, mode):
+    content = io.BytesIO()
+    Image.new(mode, (size, size)).save(content, "JPEG")
+    return content.getvalue()
+
+
 def pointing(path):
     """A VRT that shows another file as if it were this one."""
     raster(path, 7, "uint16", (1, 120, 120))
@@ -632,6 +645,7 @@ def wrong(folder, path):
     shares = (None, 5, "ab", [3], [["Abies"]], [[[], 1]], [["Abies", "x"]])
     rows = [b"", b"0,0,train\n", b"row,column\n0,0\n", b"row,column,split\n", b"row,column,split\na,0,train\n"]
     rows += [b"row,column,split\n0,0,other\n", b"row,column,split\n-1,0,train\n", b"row,column,split\n0,65,train\n"]
+    no_class = b",0" * len(aid.CLASSES) + b"\n"
     parts = [{"has_positions": 1}, {"mean": "abc"}, {"mean": [1, None, 3]}, {"mean": [1.0]}, {"rgb": [0, 1, 9]}]
     parts += [
         {"modalities": value} for value in (None, [], {"a": 3}, {"a": ["0"]}, {"a": [0.0]}, {"a": [9]}, {"a": [-1]})
@@ -668,6 +682,13 @@ def wrong(folder, path):
             *(changed(path, days={"brandenburg_2018": days}) for days in (None, 3, [], ["1"], [0], [1, 2])),
             *(changed(path, **{name: None}) for name in ("name", "classes", "days", "dates_first", "counts")),
             *(changed(path, counts={"a": "b"}), changed(path, classes=[1, 2]), changed(path, days={})),
+        ],
+        "JPEG of a scene": lambda: [photograph(size, mode) for size, mode in ((512, "RGB"), (600, "L"), (600, "CMYK"))],
+        "table of labels": lambda: [
+            *(path.read_bytes() + name + no_class for name in (b"port_9", b"../../a", b"", long.encode())),
+            *(path.read_bytes().replace(b"desert_7,0", b"desert_7," + cell) for cell in (b"2", b"", b"0,0", b"true")),
+            *(path.read_bytes().replace(b"tanks", column) for column in (b"tank", b"ship", b"tanks,tanks")),
+            path.read_bytes().replace(b"desert_7", b"desert_9"),
         ],
         "Parquet": lambda: [metadata(**column) for column in columns],
         "labels of a patch": lambda: [json.dumps({"labels": value}).encode() for value in names],
@@ -795,7 +816,7 @@ def claims(root):
         ],
         "bluemarble igbp.tif": [tiff(path, {256: 10**5, 257: 10**5}, (1, 64, 96), "uint8")],
         "PNG": [png(*size) for size in [*sizes, (side, 1)]],
-        "JPEG": [jpeg(photo, *size) for size in sizes],
+        **{name: [jpeg(photo, *size) for size in sizes] for name in ("JPEG", "JPEG of a scene")},
         "Parquet": [many_values(path)],
         "packed list": [gzip.compress(bytes(2**29), 1), gzip.compress(b"a" * 2**28, 1)],
         **{f"prepared {name}.npy": arrays for name in ("images", "positions", "labels")},

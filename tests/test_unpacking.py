@@ -18,6 +18,7 @@ import tracemalloc
 import zipfile
 
 import hypothesis
+import make_archives_aid
 import make_archives_bigearthnet
 import make_archives_treesatai
 import numpy as np
@@ -692,6 +693,19 @@ def test_treesatai_is_prepared_from_its_zips(tmp_path, monkeypatch, counted):
     (packed_raw.parent / "SHA256SUMS").unlink()
     prepared(tmp_path / "packed", "treesatai")
     assert len(counted) == len(set(counted))
+
+
+def test_aid_is_prepared_from_its_zips(tmp_path, monkeypatch, counted):
+    monkeypatch.setattr(preparing, "_workers", lambda: 1)
+    raw = tmp_path / "plain" / "aid" / "raw"
+    make_archives_aid.make(raw, np.random.default_rng(0))
+    packed_raw = shutil.copytree(raw, tmp_path / "packed" / "aid" / "raw")
+    zipped(packed_raw / "images_tr", packed_raw / "images_tr.zip")
+    zipped(packed_raw / "images_test", packed_raw / "drive-download-002.zip")
+    (packed_raw / "labels.zip").write_bytes(zip_of(("multilabel.csv", (packed_raw / "multilabel.csv").read_bytes())))
+    (packed_raw / "multilabel.csv").unlink()
+    assert prepared(tmp_path / "packed", "aid") == prepared(tmp_path / "plain", "aid")
+    assert sorted(counted) == ["drive-download-002.zip", "images_tr.zip", "labels.zip"]
 
 
 def test_bigearthnet_is_prepared_from_its_tars(tmp_path, monkeypatch):

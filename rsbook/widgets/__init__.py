@@ -6,6 +6,7 @@ from rsbook.widgets.contrast_explorer import ContrastExplorer
 from rsbook.widgets.crop_explorer import CropExplorer
 from rsbook.widgets.cutmix_explorer import CutMixExplorer
 from rsbook.widgets.explorer import various_scenes
+from rsbook.widgets.gradient_explorer import GradientExplorer
 from rsbook.widgets.mask_explorer import MaskExplorer
 from rsbook.widgets.noise_laboratory import NoiseLaboratory
 from rsbook.widgets.results_explorer import ResultsExplorer
@@ -17,6 +18,7 @@ __all__ = [
     "ContrastExplorer",
     "CropExplorer",
     "CutMixExplorer",
+    "GradientExplorer",
     "MaskExplorer",
     "NoiseLaboratory",
     "ResultsExplorer",
