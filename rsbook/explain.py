@@ -118,13 +118,15 @@ def explain_positions(
     *,
     explainer: str = "cam",
     t_cam: float = 0.1,
+    labels: Tensor | None = None,
     batch_size: int = 256,
 ) -> Tensor:
     """Class positions (n,H,W) int32, on the CPU, that the model sees in the scenes `index` (n,) int64 (section III-D).
 
-    Bit masks of the explanation masks of the classes in each scene's label. It runs on the model's device, batch by
-    batch, so that maps of all classes exist for one batch only. Raises ValueError for a batch_size below 1, a model
-    whose classes are not the scenes', and whatever `attributions` and `explanation_masks` refuse.
+    Bit masks of the explanation masks of the classes in each scene's label, or in `labels` (n,L) bool. It runs on the
+    model's device, batch by batch, so that maps of all classes exist for one batch only. Raises ValueError for a
+    batch_size below 1, a model whose classes are not the scenes', and whatever `attributions` and `explanation_masks`
+    refuse.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size={batch_size}: expected a whole number ≥ 1")
@@ -134,7 +136,8 @@ def explain_positions(
         part = index[start : start + batch_size]
         images = data.normalise(data.images[part].to(device)).contiguous(memory_format=torch.channels_last)
         maps = attributions(model, images, explainer)
-        masks = explanation_masks(maps, data.labels[part].to(device), size, t_cam)
+        chosen = data.labels[part] if labels is None else labels[start : start + batch_size]
+        masks = explanation_masks(maps, chosen.to(device), size, t_cam)
         bits[start : start + batch_size] = positions.from_explanation_masks(masks).cpu()
     return bits
 

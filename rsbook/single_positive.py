@@ -81,6 +81,21 @@ def false_negative_rate(labels: Tensor, observed: Tensor) -> Tensor:
     return (labels & ~observed).sum(dim=0) / there.where(there > 0, torch.nan)
 
 
+def tuned_threshold(scores: Tensor, observed: Tensor) -> float:
+    """The threshold of scores (N,L), one for all classes, that is best by what is observed (N,L) bool.
+
+    Where negatives are unknown F1 is as well; recall² over the share of entries that are named positive is
+    proportional to precision times recall, and needs none (Lee and Liu, ICML 2003). Named is what is above.
+    """
+    ranked, order = scores.flatten().sort(descending=True, stable=True)
+    hits = observed.flatten()[order].cumsum(0)
+    last = torch.cat([ranked[1:] < ranked[:-1], torch.ones(1, dtype=torch.bool)])  # of equal scores
+    worth = (hits.double() ** 2 / torch.arange(1, len(ranked) + 1)).masked_fill(~last, -1.0)
+    best = int(worth.argmax())
+    following = ranked[best + 1].item() if best + 1 < len(ranked) else 0.0
+    return (ranked[best].item() + following) / 2
+
+
 def assumed_negative(logits: Tensor, observed: Tensor, known: Known) -> Tensor:
     """AN: binary cross-entropy with all that is not observed taken as absent."""
     return (observed * _present(logits) + (1 - observed) * _absent(logits)).mean()
@@ -244,13 +259,15 @@ def trigger(precision: Sequence[float], unobserved: Sequence[float], earliest: i
     precision: the teacher's mAP on training scenes against what is observed, an epoch each · unobserved: its mean score
     of unobserved entries. Early learning raises both; what is then learnt by heart are false negatives. It fires, at
     `earliest` or later, where the slope of precision over three epochs is below a fifth of the steepest so far, or the
-    mean score has been below its peak for two epochs. The authors' rule is not known: this one is inferred.
+    mean score has risen and then been below its peak for two epochs; it does fall at first, from one half, as networks
+    learn that most classes are absent. The authors' rule is not known: this one is inferred.
     """
     for epoch in range(earliest, len(precision) + 1):
         slopes = [(precision[e] - precision[e - 3]) / 3 for e in range(3, epoch)]
         flat = bool(slopes) and max(slopes) > 0 and slopes[-1] < 0.2 * max(slopes)
-        seen = unobserved[:epoch]
-        if flat or epoch - 1 - seen.index(max(seen)) >= 2:
+        rise = next((e for e in range(1, epoch) if unobserved[e] > unobserved[e - 1]), epoch)
+        risen = unobserved[rise:epoch]
+        if flat or (risen and len(risen) - 1 - risen.index(max(risen)) >= 2):
             return epoch
     return None
 

@@ -16,20 +16,23 @@ from rsbook import (
     label_propagation,
     metrics,
     models,
-    positions,
     scenes,
     single_positive,
     training,
 )
 from rsbook.devices import resolve_device
 from rsbook.scenes import Scenes
-from rsbook.single_positive_tasks import Learner, SinglePositive
+from rsbook.single_positive_tasks import Learner, SinglePositive, turned
 
-SETTINGS = ("random", "dominant", "manual", "all")  # "all": every class is known, the upper bound
+SETTINGS = ("random", "dominant", "manual", "simulated", "all")  # "all": every class is known, the upper bound
+ANSWERED = ("manual", "simulated")  # what people say, and what `annotations.simulate` does, which is nobody
 METHODS = tuple(single_positive.LOSSES)
 MASKS = ("none", "observed", "pseudo", "reference")
 DRAW = 1200  # seed of the positives, as in the code that others build on: they stay the same for all seeds of training
-STREAMS = {"train": 4, "val": 5, "test": 6, "labels": 7}  # keep these draws apart from each other
+STREAMS = {  # keep these draws apart from each other, and from all others of a seed (training._loop)
+    **{"train": (0, 0, 4), "val": (0, 0, 5), "test": (0, 0, 6)},
+    "labels": (0, 0, 7),
+}
 SHOWN = 256  # scenes whose entries are kept to look at
 
 Answers = Sequence[tuple[int, int]]  # scene and class
@@ -60,16 +63,17 @@ def train(
 ) -> dict[str, Any]:
     """Train one network from one positive a scene and test the weights of its best validation epoch.
 
-    setting: one of SETTINGS; "manual" trains on the scenes of `answers` alone, (scene, class) each · method: one of
+    setting: one of SETTINGS; "manual" and "simulated" are what `answers` say, (scene, class) each · method: one of
     METHODS; with "all" only "an" · options: of the method, see single_positive_tasks.OPTIONS · train_scenes: the first
-    so many of the training split, None for all · draw: seed of random positives · pretrained: begin with ImageNet's
-    weights · keep: also keep the network, and entries to look at. The best epoch is the first with the highest mAP
-    against the one positive of each validation scene; the threshold of `f1_tuned` is chosen on these scenes as well.
+    so many of the training split, None for all; with answers it must be None, as then their scenes are those that are
+    trained on, in any setting · draw: seed of random positives · pretrained: begin with ImageNet's weights · keep: also
+    keep the network, and entries to look at. The best epoch is the first with the highest mAP against the one positive
+    of each validation scene; the threshold of `f1_tuned` is chosen on these scenes as well, by one rule for all.
 
     Returns map_macro, map_micro, average_precision (L), f1_fixed (at 0.5) and f1_tuned on the test split against all
-    labels, of the network that counts (AdaGC: the teacher); the same two means of AdaGC's student; map_observed, by
-    which settings may be chosen; the threshold, the best epoch, and the history. Raises ValueError for a setting,
-    method or options that cannot be run.
+    labels, of the network that counts (AdaGC: the teacher); of AdaGC's student, at the same epoch, student_map_macro
+    and student_f1_fixed; map_observed, by which settings may be chosen; the threshold, the best epoch, the history.
+    Raises ValueError for a setting, method or options that cannot be run.
     """
     _check(setting, method, answers)
     data = scenes.load(dataset, root)
@@ -78,7 +82,7 @@ def train(
     generator = Generator().manual_seed(seed)
     shape = data.images.shape[1], len(data.classes)
     made = models.classifier(network, *shape, generator, output_stride, pretrained)
-    learner = Learner(made, method, observed, epochs, training.seeded(seed, STREAMS["labels"]))
+    learner = Learner(made, method, observed, epochs, training.seeded(seed, *STREAMS["labels"]))
     task = SinglePositive(
         data, index, observed, val, val_observed, learner, method=method, epochs=epochs, options=options
     )
@@ -87,7 +91,7 @@ def train(
         task,
         seed=seed,
         epochs=epochs,
-        batch_size=min(batch_size, len(index)) if setting == "manual" else batch_size,
+        batch_size=min(batch_size, len(index)) if answers else batch_size,
         learning_rate=learning_rate,
         weight_decay=weight_decay,
         evaluate_every=evaluate_every,
@@ -133,12 +137,12 @@ def train_with_masks(
 ) -> dict[str, Any]:
     """Train with assumed negatives and CutMix, its labels from explanation masks, where one positive a scene is known.
 
-    mix: "none", "cutmix" (labels by area) or "cutmix_lp" (labels by masks) · masks: whose classes a scene has and has
-    masks of: "observed", its one positive; "pseudo", also each class that the first network scores above its tuned
-    threshold; "reference", all classes, from the reference maps, which nobody has here; "none" only where nothing is
-    propagated · stage_one: weights of a run of `train` with `keep`, beside whose record they lie. Results as of
-    `train`, and for "pseudo" the precision and recall of the classes that were added. Raises ValueError for settings
-    that do not fit together.
+    Images are turned as in `train`, once they are mixed. mix: "none", "cutmix" (labels by area) or "cutmix_lp" (labels
+    by masks) · masks: which classes a scene has, and has masks of: "observed", its one positive; "pseudo", also each
+    class that the first network scores above its tuned threshold; "reference", all classes, from the reference maps,
+    which nobody has here; "none": its one positive, and no masks · stage_one: weights of a run of `train` with `keep`,
+    beside whose record they lie. Results as of `train`, and for "pseudo" the precision and recall of the classes that
+    were added. Raises ValueError for settings that do not fit together.
     """
     _check(setting, "an", None)
     _check_masks(masks, mix, stage_one, checkpoint)
@@ -154,11 +158,10 @@ def train_with_masks(
         checkpoints.load_weights(first, stage_one_folder(checkpoint), stage_one)
         first = first.to(resolve_device(device))
         if masks == "pseudo":
-            threshold = tuned_threshold(training.predict(first, data, val), val_observed)
+            threshold = single_positive.tuned_threshold(training.predict(first, data, val), val_observed)
             labels = observed | (training.predict(first, data, index) > threshold)
             found = _quality(labels, observed, data.labels[index])
-        if mix == "cutmix_lp":
-            where = masks_of(first, data, index, labels, t_cam)
+        where = explain.explain_positions(first, data, index, labels=labels, t_cam=t_cam)
     method = {"none": "none", "cutmix": "cutmix", "cutmix_lp": "cutmix_lp_xai"}[mix]
     least = data.min_pixels if masks == "reference" else label_propagation.T_MAP
     boxes = None if mix == "none" else area_range
@@ -189,10 +192,17 @@ def train_with_masks(
 
 
 class Mixing(training.Classification):
-    """Classification of mixed scenes that watches mAP against one positive a validation scene, `val_observed`."""
+    """Classification of mixed scenes, turned once mixed, which leaves their labels as they are; it watches mAP against
+    one positive a validation scene, `val_observed`.
+    """
 
     watch = SinglePositive.watch
     val_observed: Tensor
+
+    def batch(self, index: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
+        """Images (B,C,H,W) float32, normalised, mixed and turned, and their labels (B,L) float32."""
+        images, labels = super().batch(index, generator)
+        return turned(images, generator), labels
 
     def evaluate(self, model: nn.Module) -> dict[str, Any]:
         """mAP against what is observed of the validation scenes."""
@@ -200,7 +210,7 @@ class Mixing(training.Classification):
 
 
 def observe(data: Scenes, split: str, setting: str, draw: int = DRAW) -> Tensor:
-    """What is known of the scenes of a split, (n,L) bool, in one of the settings but "manual".
+    """What is known of the scenes of a split, (n,L) bool, in one of the settings without answers.
 
     Raises ValueError for another word, and where "dominant" has no reference maps to look at.
     """
@@ -208,32 +218,17 @@ def observe(data: Scenes, split: str, setting: str, draw: int = DRAW) -> Tensor:
     labels = data.labels[index]
     match setting:
         case "random":
-            return single_positive.random_positive(labels, training.seeded(draw, STREAMS[split]))
+            return single_positive.random_positive(labels, training.seeded(draw, *STREAMS[split]))
         case "dominant":
             return single_positive.dominant_positive(label_propagation.class_positions(data, index), labels)
         case "all":
             return labels
-    raise ValueError(f"setting={setting!r}: expected random, dominant or all; manual has answers instead")
-
-
-def tuned_threshold(scores: Tensor, observed: Tensor) -> float:
-    """The threshold of scores (N,L), one for all classes, that is best by what is observed (N,L) bool.
-
-    Where negatives are unknown F1 is as well; recall² over the share of entries that are named positive is
-    proportional to precision times recall, and needs none (Lee and Liu, ICML 2003). Named is what is above.
-    """
-    ranked, order = scores.flatten().sort(descending=True, stable=True)
-    hits = observed.flatten()[order].cumsum(0)
-    last = torch.cat([ranked[1:] < ranked[:-1], torch.ones(1, dtype=torch.bool)])  # of equal scores
-    worth = (hits.double() ** 2 / torch.arange(1, len(ranked) + 1)).masked_fill(~last, -1.0)
-    best = int(worth.argmax())
-    following = ranked[best + 1].item() if best + 1 < len(ranked) else 0.0
-    return (ranked[best].item() + following) / 2
+    raise ValueError(f"setting={setting!r}: expected random, dominant or all; others have answers")
 
 
 def tested(model: nn.Module, data: Scenes, val: Tensor, val_observed: Tensor, history: list[dict]) -> dict[str, Any]:
     """What `train` returns of a network: scores on the test split, and how they were chosen."""
-    threshold = tuned_threshold(training.predict(model, data, val), val_observed)
+    threshold = single_positive.tuned_threshold(training.predict(model, data, val), val_observed)
     scores, labels = _scores(model, data, "test")
     best = max(history, key=lambda row: row[SinglePositive.watch])
     return training.score(scores, labels) | {
@@ -244,18 +239,6 @@ def tested(model: nn.Module, data: Scenes, val: Tensor, val_observed: Tensor, hi
         "best_epoch": best["epoch"],
         "history": history,
     }
-
-
-def masks_of(network: nn.Module, data: Scenes, index: Tensor, labels: Tensor, t_cam: float = 0.1) -> Tensor:
-    """Class positions (n,H,W) int32 of the classes in `labels` (n,L), by the explanations of a network."""
-    device, size = next(network.parameters()).device, tuple(data.images.shape[2:])
-    found = []
-    for rows in torch.arange(len(index)).split(256):
-        images = data.normalise(data.images[index[rows]].to(device))
-        maps = explain.activation_maps(network, images)
-        made = explain.explanation_masks(maps, labels[rows].to(device), size, t_cam)
-        found.append(positions.from_explanation_masks(made).cpu())
-    return torch.cat(found)
 
 
 def study(
@@ -323,21 +306,29 @@ def _training(
 ) -> tuple[Tensor, Tensor]:
     """The scenes (n,) to train on, those of which something is known, and what that is (n,L) bool."""
     index = data.split("train")
-    if train_scenes is not None and not 1 <= train_scenes <= len(index):
-        raise ValueError(f"train_scenes={train_scenes}: {data.name} has 1 to {len(index)}; None takes all")
-    if setting != "manual":
+    if train_scenes is not None and (answers or not 1 <= train_scenes <= len(index)):
+        rule = "none beside answers" if answers else f"1 to {len(index)}; None takes all"
+        raise ValueError(f"train_scenes={train_scenes}: {data.name} has {rule}")
+    if not answers:
         return _known(index[:train_scenes], observe(data, "train", setting, draw)[:train_scenes])
-    chosen = torch.tensor([scene for scene, _ in answers])
-    if outside := sorted(set(chosen.tolist()) - set(index.tolist())):
-        raise ValueError(f"answers: scene {outside[0]} is no training scene of {data.name}")
-    observed = torch.zeros(len(chosen), len(data.classes), dtype=torch.bool)
-    observed[torch.arange(len(chosen)), torch.tensor([c for _, c in answers])] = True
-    return chosen, observed
+    place, classes = {scene: k for k, scene in enumerate(index.tolist())}, range(len(data.classes))
+    given = dict(answers)
+    if len(given) < len(answers):
+        raise ValueError(f"answers: {len(answers)} of {len(given)} scenes; expected one a scene")
+    for scene, chosen in given.items():
+        if scene not in place or chosen not in classes:
+            raise ValueError(
+                f"answers: ({scene}, {chosen}): expected a training scene of {data.name} and a class, 0 … {classes[-1]}"
+            )
+    rows = torch.tensor([place[scene] for scene in given])
+    if setting not in ANSWERED:
+        return _known(index[rows], observe(data, "train", setting, draw)[rows])
+    return index[rows], torch.nn.functional.one_hot(torch.tensor(list(given.values())), len(classes)).bool()
 
 
 def _validation(data: Scenes, setting: str, draw: int) -> tuple[Tensor, Tensor]:
-    """Validation scenes and what is known of them; beside manual labels they have random ones."""
-    return _known(data.split("val"), observe(data, "val", "random" if setting == "manual" else setting, draw))
+    """Validation scenes and what is known of them; beside answers they have random ones."""
+    return _known(data.split("val"), observe(data, "val", "random" if setting in ANSWERED else setting, draw))
 
 
 def _known(index: Tensor, observed: Tensor) -> tuple[Tensor, Tensor]:
@@ -355,14 +346,14 @@ _MEANS = {"map_macro": metrics.map_macro, "f1_fixed": metrics.f1_macro}
 
 def _entries(learner: Learner, task: SinglePositive) -> dict[str, list]:
     """Of unobserved entries of the first training scenes: score p, stored target t, whether they hide a positive."""
-    rows = torch.arange(min(SHOWN, task.size))
+    rows = (learner.visits.cpu() > 0).nonzero()[:SHOWN, 0]
     index = task.index[rows]
     scores = training.predict(learner.network, task.scenes, index)
     targets = learner.targets[rows.to(learner.targets.device)].cpu()
     if "scores_memory" in task.options:
         visits = learner.visits.cpu()[rows]
         targets = single_positive.unbiased(targets, task.options["scores_memory"], visits)
-    unobserved = ~task.observed[rows.to(task.observed.device)].cpu()
+    unobserved = ~task.observed[rows]
     hidden = task.scenes.labels[index]
     return {"p": scores[unobserved].tolist(), "t": targets[unobserved].tolist(), "hidden": hidden[unobserved].tolist()}
 
@@ -383,18 +374,18 @@ def _check(setting: str, method: str, answers: Answers | None) -> None:
             raise ValueError(f"{name}={value!r}: expected one of {', '.join(known)}")
     if setting == "all" and method != "an":
         raise ValueError(f"method={method!r}: with setting='all' nothing is unknown; expected 'an'")
-    if (setting == "manual") != bool(answers):
-        raise ValueError(f"answers={answers}: setting='manual' needs some, as (scene, class), and no other takes them")
+    if setting in ANSWERED and not answers:
+        raise ValueError(f"answers={answers}: setting={setting!r} needs some, (scene, class) each")
 
 
 def _check_masks(masks: str, mix: str, stage_one: str | None, checkpoint: Path | None) -> None:
+    # what changes nothing would still make a record of its own
     for name, value, known in (("masks", masks, MASKS), ("mix", mix, ("none", "cutmix", "cutmix_lp"))):
         if value not in known:
             raise ValueError(f"{name}={value!r}: expected one of {', '.join(known)}")
-    if masks == "none" and mix == "cutmix_lp":
-        raise ValueError(
-            f"masks={masks!r}: labels cannot be propagated without; expected one of {', '.join(MASKS[1:])}"
-        )
+    fitting = MASKS[1:] if mix == "cutmix_lp" else ("none", "pseudo")
+    if masks not in fitting:
+        raise ValueError(f"masks={masks!r} with mix={mix!r}: expected one of {', '.join(fitting)}")
     needed = masks in ("observed", "pseudo")
     if needed != (stage_one is not None) or (needed and checkpoint is None):
         raise ValueError(

@@ -11,19 +11,28 @@ import torch
 from torch import Generator, Tensor, nn
 
 from rsbook import metrics, single_positive, training
+from rsbook.positions import AreaTables
 from rsbook.scenes import Scenes
 from rsbook.single_positive import Known
 
-# What may be set, by method: fields of `Known`; begin, when pseudo-labels do; and for AdaGC what `Learner` says.
+
+def _of(*names: str) -> dict[str, float]:
+    return {name: getattr(Known(), name) for name in names}
+
+
+# What may be set, by method, and its default: fields of `Known`; begin, the epoch (from 0) from which EM+APL marks or
+# AdaGC calibrates, None for the trigger, which gives up waiting at half of the epochs; weights_memory, scores_memory:
+# which share of the teacher's weights and of stored scores a new one leaves; mixup: whether AdaGC mixes once it
+# calibrates.
 OPTIONS: dict[str, dict[str, Any]] = {name: {} for name in single_positive.LOSSES} | {
-    "epr": {"positives": 1.0},
-    "role": {"positives": 1.0},
-    "em": {"alpha": 0.1},
-    "em_apl": {"alpha": 0.1, "beta": 0.2, "begin": 5},
-    "ll_r": {"rate": 0.002},
-    "ll_ct": {"rate": 0.002},
-    "ll_cp": {"rate": 0.002},
-    "adagc": {"strength": 1.0, "begin": None, "weights_memory": 0.997, "scores_memory": 0.9, "mixup": True},
+    "epr": _of("positives"),
+    "role": _of("positives"),
+    "em": _of("alpha"),
+    "em_apl": _of("alpha", "beta") | {"begin": 5},
+    "ll_r": _of("rate"),
+    "ll_ct": _of("rate"),
+    "ll_cp": _of("rate"),
+    "adagc": _of("strength") | {"begin": None, "weights_memory": 0.997, "scores_memory": 0.9, "mixup": True},
 }
 MEMORY = 0.7  # of ML-ELR
 MARKED_IN_ALL = 0.9  # of the unobserved entries of a class, by EM+APL
@@ -35,7 +44,8 @@ SURE = 0.995
 class Learner(nn.Module):
     """A network, and all that a method keeps of it and of the training scenes; so one checkpoint holds everything.
 
-    targets (N,L) stored scores · latest (N,L) the last score of each entry · marked (N,L) pseudo-labels · visits (N,) ·
+    targets (N,L) stored scores · latest (N,L) the last score of each entry, AdaGC's by the teacher · marked (N,L)
+    pseudo-labels · visits (N,), how often a scene was in a batch, as full ones leave some out ·
     epoch, the last that has begun, and begun, from which calibration is on (−1: none yet, both from 0) · precision,
     unobserved (epochs,): what the trigger sees · teacher, an average of the network's weights, for AdaGC · estimates
     (N,L), ROLE's labels as logits divided by FASTER: AdamW's steps do not depend on a scale, so these are larger ones.
@@ -87,7 +97,7 @@ class Learner(nn.Module):
         return self.teacher(images).float().sigmoid()
 
 
-class SinglePositive:
+class SinglePositive(training.Classification):
     """Multi-label classification from one positive a scene, as the task of `training.fit`: one of `LOSSES`.
 
     index, observed (N,L) bool: training scenes and what is known of them · val, val_observed: the same of validation
@@ -110,37 +120,29 @@ class SinglePositive:
         epochs: int,
         options: Mapping[str, Any] | None = None,
     ) -> None:
-        self.scenes, self.index, self.size, self.learner = scenes, index, len(index), learner
-        self.observed, self.val, self.val_observed = observed, val, val_observed
+        super().__init__(scenes, index, val, _turn, labels=observed)
+        self.index, self.observed, self.val_observed, self.learner = index, observed, val_observed, learner
         self.method, self.epochs, self.options = method, epochs, checked(method, options or {})
         fields = {name: value for name, value in self.options.items() if name in Known.__dataclass_fields__}
         self.known = Known(epochs=epochs, **fields)
-        self.images, self.rows = scenes.images, index
 
-    def to(self, device: torch.device) -> None:
-        """Move images and labels to the device, those images that fit; larger ones stream from their file."""
-        self.device, self.observed = device, self.observed.to(device)
-        if self.images[:1].nbytes * self.size < training.room(device):
-            self.images, self.rows = self.images[self.rows].to(device), torch.arange(self.size)
-
-    def batch(self, index: Tensor, generator: Generator) -> tuple[Tensor, Tensor, Tensor, float]:
-        """Images (B,C,H,W) float32, flipped and turned by right angles, their rows (B,), and a partner (B,) and the own
-        share, 0.5 … 1, for Mixup.
+    def batch(self, index: Tensor, generator: Generator) -> tuple[Tensor, Tensor, Tensor, Tensor, float]:
+        """Images (B,C,H,W) float32, flipped and turned by right angles, what is observed of them (B,L) float32, their
+        rows (B,), and a partner (B,) and the own share, 0.5 … 1, for Mixup, else themselves.
         """
-        rows = self.rows[index].to(self.images.device)
-        images = self.scenes.normalise(self.images[rows].to(self.device))
-        images = turned(images, generator)
-        partner = torch.randperm(len(index), generator=generator).to(self.device)
-        share = torch.rand((), generator=generator).item()  # Beta(1, 1)
-        return images, index.to(self.device), partner, max(share, 1 - share)
+        images, observed = super().batch(index, generator)
+        rows, partner, share = index.to(self.device), torch.arange(len(index)), 1.0
+        if self.options.get("mixup"):
+            partner, share = torch.randperm(len(index), generator=generator), torch.rand((), generator=generator).item()
+        return images, observed, rows, partner.to(self.device), max(share, 1 - share)  # of Beta(1, 1)
 
-    def loss(self, model: nn.Module, batch: tuple[Tensor, Tensor, Tensor, float], epoch: int) -> Tensor:
+    def loss(self, model: nn.Module, batch: tuple[Tensor, Tensor, Tensor, Tensor, float], epoch: int) -> Tensor:
         """The method's loss of the batch, once what it keeps of these scenes is up to date."""
-        images, rows, partner, share = batch
+        images, observed, rows, partner, share = batch
         if epoch != int(self.learner.epoch):
             self._begin(epoch)
+        self.learner.visits[rows] += 1
         images = images.contiguous(memory_format=torch.channels_last)
-        observed = self.observed[rows].float()
         if self.method == "adagc":
             return self._calibrated(model, images, rows, observed, partner, share)
         logits = model(images)
@@ -164,10 +166,11 @@ class SinglePositive:
             found["student_map_observed"] = metrics.map_macro(student, self.val_observed)
             found["precision"], found["unobserved"] = self._seen()
             found["begun"] = int(learner.begun)
-        labels, latest = self.scenes.labels[self.index].to(self.device), learner.latest
-        hidden = labels & ~self.observed
-        found["score_hidden"] = latest[hidden].mean().item() if hidden.any() else None
-        found["score_absent"] = latest[~labels].mean().item()
+        seen = learner.visits.cpu() > 0
+        labels, latest = self.scenes.labels[self.index][seen], learner.latest.cpu()[seen]
+        hidden = labels & ~self.observed[seen]
+        for name, entries in (("score_hidden", hidden), ("score_absent", ~labels)):
+            found[name] = latest[entries].mean().item() if entries.any() else None
         return found
 
     def _begin(self, epoch: int) -> None:
@@ -195,13 +198,14 @@ class SinglePositive:
 
     def _seen(self) -> tuple[float, float]:
         """What the trigger sees: mAP of the last scores against what is observed, and their mean elsewhere."""
-        latest, observed = self.learner.latest.cpu(), self.observed.cpu()
+        seen = self.learner.visits.cpu() > 0
+        latest, observed = self.learner.latest.cpu()[seen], self.observed[seen]
         return metrics.map_macro(latest, observed), latest[~observed].mean().item()
 
     def _mark_negatives(self) -> None:
         """Of each class, mark the unobserved entries with the lowest scores, and keep these as soft labels."""
         learner = self.learner
-        free = ~self.observed & ~learner.marked
+        free = ~self.labels & ~learner.marked
         share = MARKED_IN_ALL / max(self.epochs - self.options["begin"], 1)
         for c, unobserved in enumerate((~self.observed).sum(dim=0).tolist()):
             count = min(round(share * unobserved), int(free[:, c].sum()))
@@ -241,11 +245,10 @@ class SinglePositive:
         scores = learner.teach(images, options["weights_memory"])
         learner.latest[rows] = scores
         learner.targets[rows] = single_positive.fused(learner.targets[rows], scores, options["scores_memory"])
-        learner.visits[rows] += 1
         if int(learner.begun) < 0:
             return single_positive.assumed_negative(model(images), observed, self.known)
         targets = single_positive.unbiased(learner.targets[rows], options["scores_memory"], learner.visits[rows])
-        if options["mixup"]:
+        if share < 1:
             images, observed, targets = (share * x + (1 - share) * x[partner] for x in (images, observed, targets))
         return single_positive.gradient_calibration(model(images), observed, replace(self.known, targets=targets))
 
@@ -264,10 +267,17 @@ def turned(images: Tensor, generator: Generator) -> Tensor:
     """Each image (B,C,H,W) flipped or turned in one of the ways that cover the same ground, eight for squares, else
     four.
     """
-    ways = torch.randint(8, (len(images),), generator=generator, device=generator.device).to(images.device)
+    ways = torch.randint(8, (len(images),), generator=generator)  # looked at on the CPU: a device need not wait
     step = 1 if images.shape[2] == images.shape[3] else 2  # quarters
     found = torch.empty_like(images)
     for way in range(8):
-        chosen = images[ways == way]
-        found[ways == way] = (chosen.flip(3) if way >= 4 else chosen).rot90(step * (way % 4), (2, 3))
+        rows = (ways == way).nonzero()[:, 0].to(images.device)
+        chosen = images[rows]
+        found[rows] = (chosen.flip(3) if way >= 4 else chosen).rot90(step * (way % 4), (2, 3))
     return found
+
+
+def _turn(
+    images: Tensor, labels: Tensor, where: AreaTables | Tensor | None, generator: Generator
+) -> tuple[Tensor, Tensor]:
+    return turned(images, generator), labels.float()

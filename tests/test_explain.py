@@ -370,6 +370,17 @@ def test_positions_are_the_masks_of_all_scenes_in_any_batch_size(tiny_scenes, ex
         assert (found != torch.cat(expected)).sum() <= 2  # a pixel at the threshold, where the order of a sum decides
 
 
+def test_positions_of_other_labels_than_the_data_sets(tiny_scenes):
+    model, index = network(), torch.tensor([3, 0, 15, 9])
+    own = explain.explain_positions(model, tiny_scenes, index)
+    assert torch.equal(explain.explain_positions(model, tiny_scenes, index, labels=tiny_scenes.labels[index]), own)
+    one = torch.zeros(4, 3, dtype=torch.bool)
+    one[:, 1] = True
+    found = explain.explain_positions(model, tiny_scenes, index, labels=one, batch_size=3)
+    assert found.any()
+    assert not (found & ~(1 << 1)).any()
+
+
 def test_only_classes_in_the_label_are_anywhere(tiny_scenes):
     index = torch.arange(16)
     present = positions.count(explain.explain_positions(network(), tiny_scenes, index), CLASSES) > 0

@@ -9,7 +9,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Generator
 
 from rsbook import checkpoints, presets, scenes, single_positive, single_positive_tasks
 from rsbook import single_positive_runs as sp
@@ -100,14 +99,19 @@ def test_manual_answers_alone_are_trained_on(data, monkeypatch):
         whole(self, scenes, index, observed, *rest, **more)
 
     monkeypatch.setattr(sp.SinglePositive, "__init__", looked_at)
-    train(setting="manual", answers=[[2, 1], [5, 0], [7, 2]], batch_size=64)
+    train(setting="manual", answers=[[2, 1], [5, 0], [7, 2]], batch_size=64, train_scenes=None)
     assert seen == [([2, 5, 7], [[False, True, False], [True, False, False], [False, False, True]])]
-    with pytest.raises(ValueError, match="scene 9 is no training scene of tiny"):
-        train(setting="manual", answers=[[9, 1]])
+    train(setting="random", answers=[[2, 1], [5, 0]], batch_size=64, train_scenes=None)
+    assert seen[1] == ([2, 5], sp.observe(data, "train", "random")[[2, 5]].tolist())
+    for wrong in ([[9, 1]], [[2, -1]], [[2, 3]]):
+        with pytest.raises(ValueError, match=r"expected a training scene of tiny and a class, 0 … 2"):
+            train(setting="manual", answers=wrong, train_scenes=None)
+    with pytest.raises(ValueError, match="answers: 2 of 1 scenes; expected one a scene"):
+        train(setting="manual", answers=[[2, 1], [2, 0]], train_scenes=None)
+    with pytest.raises(ValueError, match="train_scenes=8: tiny has none beside answers"):
+        train(setting="simulated", answers=[[2, 1]])
     with pytest.raises(ValueError, match="setting='manual' needs some"):
         train(setting="manual")
-    with pytest.raises(ValueError, match="no other takes them"):
-        train(answers=[[2, 1]])
 
 
 def test_what_is_refused(data):
@@ -152,7 +156,7 @@ def test_the_tuned_threshold_is_the_best_of_all(entries):
         return (observed & named).sum().item() ** 2 / max(named.sum().item(), 1)
 
     every = [(k - 0.5) / 6 for k in range(8)]
-    assert worth(sp.tuned_threshold(scores, observed)) == pytest.approx(max(map(worth, every)))
+    assert worth(single_positive.tuned_threshold(scores, observed)) == pytest.approx(max(map(worth, every)))
 
 
 def test_entries_are_what_the_explorer_wants(data, tmp_path):
@@ -185,9 +189,9 @@ def test_labels_are_propagated_from_masks(data, masks, mix, tmp_path):
     kept = train("adagc", keep=True, checkpoint=tmp_path / "single_positive_runs.train" / "a.safetensors")["weights"]
     record = tmp_path / "single_positive_runs.train_with_masks" / "b.safetensors"
     first = {"stage_one": kept, "checkpoint": record} if masks in ("observed", "pseudo") else {}
-    if masks == "none" and mix == "cutmix_lp":
-        with pytest.raises(ValueError, match="labels cannot be propagated without"):
-            masked(mix, masks)
+    if masks not in (sp.MASKS[1:] if mix == "cutmix_lp" else ("none", "pseudo")):
+        with pytest.raises(ValueError, match=f"masks='{masks}' with mix='{mix}': expected one of"):
+            masked(mix, masks, **first)
         return
     found = masked(mix, masks, **first)
     assert json.loads(json.dumps(found)) == json.loads(json.dumps(masked(mix, masks, **first)))
@@ -197,13 +201,10 @@ def test_labels_are_propagated_from_masks(data, masks, mix, tmp_path):
             masked(mix, masks)
 
 
-def test_masks_are_of_the_labels_given(data):
-    network = sp.models.classifier("narrow_resnet", 3, 3, Generator().manual_seed(0))
-    index, labels = torch.arange(8), data.labels[:8]
-    expected = sp.explain.explain_positions(network, data, index)
-    assert torch.equal(sp.masks_of(network, data, index, labels), expected)
-    nothing = sp.masks_of(network, data, index, torch.zeros_like(labels))
-    assert not nothing.any()
+def test_without_mixing_it_is_training_with_assumed_negatives(data):
+    found, expected = masked("none", "none"), train("an")
+    assert found["map_macro"] == expected["map_macro"]
+    assert [row["map_observed"] for row in found["history"]] == [row["map_observed"] for row in expected["history"]]
 
 
 def test_pseudo_labels_are_scored():

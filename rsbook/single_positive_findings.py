@@ -1,0 +1,385 @@
+"""What the runs of Part IV say: tables and claims. AdaGC is reconstructed, and its paper's numbers are not available.
+
+Nothing here trains: this module may change without a run being done again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from rsbook import claims, published, single_positive
+from rsbook.comparisons import points
+from rsbook.figures import mean_and_spread
+
+METHOD_NAMES = {
+    "full": "all labels",
+    "an": "AN",
+    "an_ls": "AN-LS",
+    "wan": "WAN",
+    "epr": "EPR",
+    "role": "ROLE",
+    "em": "EM",
+    "em_apl": "EM+APL",
+    "ll_r": "LL-R",
+    "ll_ct": "LL-Ct",
+    "ll_cp": "LL-Cp",
+    "gr": "GR",
+    "hill": "Hill",
+    "asl": "ASL",
+    "ml_elr": "ML-ELR",
+    "adagc": "AdaGC, reconstructed",
+}
+UNAVAILABLE = "claimed; its numbers are not available to us"
+NEAR = 0.01  # what counts as near the best
+MEASURE = "points of mAP macro on the test scenes against all labels, F1 where said"
+GENERAL = ("VOC", "COCO", "NUS", "CUB")
+LARGE_LOSS = "single_positive/large_loss"
+
+
+def by_method(runs: pd.DataFrame, metric: str = "map_macro") -> pd.DataFrame:
+    """The metric of the runs of a benchmark: a row a seed, a column a method, in the order of METHOD_NAMES."""
+    names = runs["method"].where(runs["setting"] != "all", "full")
+    table = runs.assign(name=names).pivot(index="seed", columns="name", values=metric)
+    return table[[name for name in METHOD_NAMES if name in table]]
+
+
+def ranks(runs: pd.DataFrame) -> pd.DataFrame:
+    """The rank by mAP macro of each method for each seed, 1 for the best; the upper bound is not ranked."""
+    return by_method(runs).drop(columns="full", errors="ignore").rank(axis=1, ascending=False, method="min").astype(int)
+
+
+def benchmark_table(runs: pd.DataFrame) -> pd.DataFrame:
+    """A row a method: mAP macro, its lead over AN, its rank over seeds, F1 at 0.5 and at the tuned threshold, and which
+    settings were chosen.
+    """
+    scores, fixed, tuned = (by_method(runs, metric) for metric in ("map_macro", "f1_fixed", "f1_tuned"))
+    placed = ranks(runs)
+    names = runs["method"].where(runs["setting"] != "all", "full")
+    rows = []
+    for name in scores:
+        row = {"method": METHOD_NAMES[name], "mAP": mean_and_spread(scores[name])}
+        row["over AN"] = "–" if name == "an" else points(scores[name] - scores["an"])
+        row["rank"] = "–" if name == "full" else _span(placed[name])
+        row |= {"F1 at 0.5": mean_and_spread(fixed[name]), "F1, tuned": mean_and_spread(tuned[name])}
+        row["n"] = int(scores[name].count())
+        row["chosen"] = setting_text(runs[names == name].iloc[0])
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def setting_text(run: Mapping[str, Any]) -> str:
+    """The learning rate and the options of a run in words, without those that are the same for all candidates."""
+    shown = ("alpha", "beta", "rate", "strength")
+    options = [f"{name} {value:g}" for name, value in (run["options"] or {}).items() if name in shown]
+    return ", ".join([f"learning rate {run['learning_rate']:g}", *options])
+
+
+def candidate_table(runs: pd.DataFrame, grids: Mapping[str, Sequence[Mapping[str, Any]]]) -> pd.DataFrame:
+    """What was tried for each method, and the mAP against one positive a validation scene that it reached, per cent."""
+    scores, rows = iter(runs.to_dict("records")), []
+    for method, grid in grids.items():
+        tried = [next(scores) for _ in grid]
+        best = max(run["map_observed"] for run in tried)
+        for run in tried:
+            chosen = run["map_observed"] == best
+            best = best if not chosen else float("inf")  # of equals the first
+            row = {"method": METHOD_NAMES[method], "settings": setting_text(run)}
+            rows.append(row | {"mAP, observed": f"{100 * run['map_observed']:.2f}", "chosen": "yes" if chosen else ""})
+    return pd.DataFrame(rows)
+
+
+def general_table(runs: pd.DataFrame) -> pd.DataFrame:
+    """By how much methods are above AN: here, and in the Large-Loss paper on four data sets of other photographs."""
+    theirs = published.table(LARGE_LOSS).query("training == 'end_to_end'")
+    theirs = theirs.pivot(index="method", columns="dataset", values="map_macro")
+    scores, rows = by_method(runs), []
+    for name in [name for name in scores if name in theirs.index and name != "an"]:
+        leads = {f"paper: {x}": f"{theirs.loc[name, x] - theirs.loc['an', x]:+.1f}".replace("-", "−") for x in GENERAL}
+        rows.append({"method": METHOD_NAMES[name], "over AN, here": points(scores[name] - scores["an"])} | leads)
+    return pd.DataFrame(rows)
+
+
+def rate_table(labels: Tensor, observed: Mapping[str, Tensor], classes: Sequence[str]) -> pd.DataFrame:
+    """Of each class, in per cent: the share of scenes (N,L) that hold it, and of these the share that does not say so,
+    by setting; the last row is over all classes.
+    """
+    share, rows = labels.float().mean(dim=0), []
+    rates = {name: single_positive.false_negative_rate(labels, one) for name, one in observed.items()}
+    for c, name in enumerate(classes):
+        row = {"class": name, "holds it": f"{100 * share[c]:.1f}"}
+        rows.append(row | {setting: _percent(rate[c].item()) for setting, rate in rates.items()})
+    hidden = {name: (labels & ~one).sum() / labels.sum() for name, one in observed.items()}
+    mean = f"{labels.sum(dim=1).float().mean():.2f} classes a scene"
+    rows.append({"class": "all", "holds it": mean} | {name: _percent(rate.item()) for name, rate in hidden.items()})
+    return pd.DataFrame(rows)
+
+
+def problem_claims(labels: Tensor, observed: Mapping[str, Tensor], preset: str) -> pd.DataFrame:
+    """What is expected of the two settings before anything is trained; a case is the data, so there is no spread."""
+    rates = {name: single_positive.false_negative_rate(labels, one) for name, one in observed.items()}
+    spread = {name: rate[~rate.isnan()].std() for name, rate in rates.items()}
+    uneven = pd.Series([(spread["dominant"] - spread["random"]).item()] * 2)  # exact: a count of this data
+    row = claims.state(
+        "dominant_uneven",
+        "Dominant positives hide classes more unevenly than random ones: difference of the standard deviations of the "
+        "false-negative rates over classes",
+        {"": uneven},
+        "not in the paper",
+        metric="rate",
+    )
+    return claims.collect([row | {"n": 1, "here": points(uneven[:1])}], preset)
+
+
+def random_claims(runs: pd.DataFrame, preset: str) -> pd.DataFrame:
+    """The claims on random positives: AdaGC's, those of the Large-Loss table, and ours on thresholds."""
+    scores, fixed, tuned = (by_method(runs, metric) for metric in ("map_macro", "f1_fixed", "f1_tuned"))
+    theirs = published.table(LARGE_LOSS).query("training == 'end_to_end' and dataset == 'VOC'")
+    theirs = theirs.set_index("method")["map_macro"]
+
+    def over_an(names: Sequence[str]) -> tuple[dict[str, pd.Series], dict[str, float]]:
+        gains = {METHOD_NAMES[name]: scores[name] - scores["an"] for name in names}
+        return gains, {METHOD_NAMES[name]: float(theirs[name] - theirs["an"]) for name in names}
+
+    rows = [
+        *_adagc_claims(scores, "random"),
+        claims.state(
+            "large_loss_an",
+            "Methods that distrust large losses are above AN (Large-Loss paper: photographs of VOC)",
+            *over_an(["ll_r", "ll_ct", "ll_cp"]),
+        ),
+        claims.state("role_an", "ROLE is above AN (as printed there, VOC)", *over_an(["role"])),
+        claims.state(
+            "an_threshold",
+            "AN names too few classes: its F1 is higher at the tuned threshold than at 0.5",
+            {"": tuned["an"] - fixed["an"]},
+            "not printed",
+            metric="f1",
+        ),
+    ]
+    return claims.collect(rows, preset)
+
+
+def dominant_claims(runs: pd.DataFrame, random: pd.DataFrame, preset: str) -> pd.DataFrame:
+    """The claims on dominant positives, some of them against runs with random ones."""
+    scores, others = by_method(runs), by_method(random)
+    gain, other = scores["adagc"] - scores["an"], others["adagc"] - others["an"]
+    rows = [
+        *_adagc_claims(scores, "dominant"),
+        claims.state(
+            "dominant_gain",
+            "AdaGC gains less over AN with dominant positives than with random ones: difference of the gains",
+            {"": other - gain},
+            "said by a summary that is not the authors'",
+        ),
+        claims.state(
+            "dominant_harder",
+            "AN learns less from dominant positives than from random ones",
+            {"": others["an"] - scores["an"]},
+            "not available",
+        ),
+    ]
+    return claims.collect(rows, preset)
+
+
+def ablation_table(runs: pd.DataFrame) -> pd.DataFrame:
+    """A row a variant, by its column `variant`: mAP macro of teacher and student, F1 at 0.5, what it has less than the
+    whole method, and after which epoch calibration began (the median).
+    """
+    whole, rows = _variant(runs, "AdaGC"), []
+    for name in runs["variant"].unique():
+        part = _variant(runs, name)
+        begun = pd.Series([_begun(run) for run in part["history"]]).median()
+        rows.append(
+            {
+                "variant": name,
+                "mAP": mean_and_spread(part["map_macro"]),
+                "less than AdaGC": "–" if name == "AdaGC" else points(part["map_macro"] - whole["map_macro"]),
+                "mAP of the student": mean_and_spread(part["student_map_macro"].dropna()),
+                "F1 at 0.5": mean_and_spread(part["f1_fixed"]),
+                "calibrates after epoch": "–" if pd.isna(begun) else f"{begun:g}",
+                "n": len(part),
+            }
+        )
+    return pd.DataFrame(rows).rename(columns={"less than AdaGC": "to AdaGC"})
+
+
+def ablation_claims(runs: pd.DataFrame, preset: str) -> pd.DataFrame:
+    """Each part of AdaGC is worth something: the whole method less the one without it."""
+    whole = _variant(runs, "AdaGC")["map_macro"]
+    parts = {
+        "calibration": ("no calibration", "Gradient calibration"),
+        "trigger": ("fixed warm-up", "The trigger, against a fixed warm-up,"),
+        "warm_up": ("no warm-up", "The warm-up"),
+        "weights": ("no EMA of weights", "The average of weights"),
+        "scores": ("no EMA of scores", "The average of scores"),
+        "mixup": ("no Mixup", "Mixup"),
+    }
+    rows = [
+        claims.state(
+            f"part_{number}", f"{text} adds to AdaGC", {"": whole - _variant(runs, name)["map_macro"]}, UNAVAILABLE
+        )
+        for number, (name, text) in parts.items()
+    ]
+    return claims.collect(rows, preset)
+
+
+MASK_NAMES = {  # by what masks are of, and how scenes are mixed
+    ("none", "none"): "AN",
+    ("none", "cutmix"): "AN, CutMix with area labels",
+    ("observed", "cutmix_lp"): "AN, CutMix with LP, masks of the one positive",
+    ("pseudo", "none"): "pseudo-labels",
+    ("pseudo", "cutmix"): "pseudo-labels, CutMix with area labels",
+    ("pseudo", "cutmix_lp"): "pseudo-labels, CutMix with LP, masks of these",
+    ("reference", "cutmix_lp"): "all labels, CutMix with LP, reference maps",
+}
+
+
+def by_masks(runs: pd.DataFrame, metric: str = "map_macro") -> pd.DataFrame:
+    """The metric of runs of `train_with_masks`: a row a seed, a column a (masks, mix) of MASK_NAMES."""
+    table = runs.pivot(index="seed", columns=["masks", "mix"], values=metric)
+    return table[[name for name in MASK_NAMES if name in table]]
+
+
+def mask_table(runs: pd.DataFrame) -> pd.DataFrame:
+    """A row a way to train: mAP macro, its lead over AN, F1 at 0.5 and at the tuned threshold, and the precision and
+    recall of the classes that were added to the one positive; per cent.
+    """
+    scores, fixed, tuned = (by_masks(runs, metric) for metric in ("map_macro", "f1_fixed", "f1_tuned"))
+    plain, rows = scores["none", "none"], []
+    for name in scores:
+        part = runs[(runs["masks"] == name[0]) & (runs["mix"] == name[1])]
+        added = [mean_and_spread(part[f"pseudo_{what}"].dropna(), 1) for what in ("precision", "recall")]
+        rows.append(
+            {
+                "trained on": MASK_NAMES[name],
+                "mAP": mean_and_spread(scores[name]),
+                "over AN": "–" if name == ("none", "none") else points(scores[name] - plain),
+                "F1 at 0.5": mean_and_spread(fixed[name]),
+                "F1, tuned": mean_and_spread(tuned[name]),
+                "added classes: precision": added[0],
+                "recall": added[1],
+                "n": len(part),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def mask_claims(runs: pd.DataFrame, preset: str) -> pd.DataFrame:
+    """Our expectations of label propagation from one positive."""
+    scores = by_masks(runs)
+    compared = {
+        "lp_one": (
+            "With the one positive alone, label propagation is above area labels",
+            ("observed", "cutmix_lp"),
+            ("none", "cutmix"),
+        ),
+        "lp_pseudo": (
+            "With pseudo-labels, label propagation is above area labels",
+            ("pseudo", "cutmix_lp"),
+            ("pseudo", "cutmix"),
+        ),
+        "pseudo_an": ("Pseudo-labels are above AN", ("pseudo", "none"), ("none", "none")),
+        "lp_an": (
+            "Pseudo-labels and label propagation together are above AN",
+            ("pseudo", "cutmix_lp"),
+            ("none", "none"),
+        ),
+    }
+    rows = [
+        claims.state(number, claim, {"": scores[a] - scores[b]}, "not in the paper")
+        for number, (claim, a, b) in compared.items()
+    ]
+    return claims.collect(rows, preset)
+
+
+def manual_table(runs: pd.DataFrame) -> pd.DataFrame:
+    """A row a source of labels, by the column `labels`: mAP macro and F1, per cent, of so many scenes."""
+    rows = [
+        {
+            "labels": name,
+            "scenes": int(part["scenes"].iloc[0]),
+            "mAP": mean_and_spread(part["map_macro"]),
+            "F1 at 0.5": mean_and_spread(part["f1_fixed"]),
+            "F1, tuned": mean_and_spread(part["f1_tuned"]),
+            "n": len(part),
+        }
+        for name, part in runs.groupby("labels", sort=False)
+    ]
+    return pd.DataFrame(rows)
+
+
+def answer_table(answers: pd.DataFrame, labels: Tensor, areas: Tensor, classes: Sequence[str]) -> pd.DataFrame:
+    """What answers are like: how many, how often the class is in the scene's label, and how often it is the largest one
+    there; of scenes (N,L). Per cent.
+    """
+    given = answers[answers["label"] != ""]
+    rows = torch.tensor(given["scene"].tolist(), dtype=torch.long)
+    columns = torch.tensor([list(classes).index(name) for name in given["label"]], dtype=torch.long)
+    right = labels[rows, columns]
+    largest = areas[rows].masked_fill(~labels[rows], -1).argmax(dim=1) == columns
+    pages = [len(text.split("; ")) for text in given["candidates"]]
+    facts = {
+        "scenes labelled": str(len(given)),
+        "skipped": str(len(answers) - len(given)),
+        "in the label of the archive": _percent(right.float().mean().item()),
+        "the largest class of the scene": _percent(largest.float().mean().item()),
+        "found among the first four candidates": _percent(sum(count <= 4 for count in pages) / max(len(pages), 1)),
+        "median seconds": f"{given['seconds'].median():.1f}",
+    }
+    return pd.DataFrame({"": list(facts), "value": list(facts.values())})
+
+
+def explorable(runs: pd.DataFrame) -> pd.DataFrame:
+    """The runs with settings in words, the upper bound under its own name, without what no one filters by."""
+    hidden = [name for name in ("options", "history", "answers", "dataset", "entries", "weights") if name in runs]
+    settings = [setting_text(run) for run in runs.to_dict("records")]
+    names = runs["method"].where(runs["setting"] != "all", "full")
+    return runs.drop(columns=hidden).assign(settings=settings, method=names).reset_index(drop=True)
+
+
+def _adagc_claims(scores: pd.DataFrame, setting: str) -> list[dict[str, Any]]:
+    best = scores.drop(columns=["full", "adagc"], errors="ignore").max(axis=1)
+    return [
+        claims.state(
+            f"adagc_an_{setting}",
+            f"AdaGC, reconstructed, is above AN with {setting} positives",
+            {"": scores["adagc"] - scores["an"]},
+            UNAVAILABLE,
+        ),
+        claims.state(
+            f"adagc_best_{setting}",
+            "AdaGC, reconstructed, is the best method or within 1 point of it: its lead over the best other of each "
+            "seed",
+            {"": scores["adagc"] - best},
+            UNAVAILABLE,
+            judge=_nearly,
+        ),
+    ]
+
+
+def _nearly(differences: pd.Series) -> str:
+    return claims.verdict(differences + NEAR)
+
+
+def _variant(runs: pd.DataFrame, name: str) -> pd.DataFrame:
+    return runs[runs["variant"] == name].set_index("seed")
+
+
+def _begun(history: Sequence[Mapping[str, Any]]) -> float | None:
+    """The number of epochs before calibration, of a history whose last row says so."""
+    begun = history[-1].get("begun", -1)
+    return None if begun < 0 else begun
+
+
+def _span(values: pd.Series) -> str:
+    low, high = values.min(), values.max()
+    return f"{low}" if low == high else f"{low} to {high}"
+
+
+def _percent(value: float) -> str:
+    return "–" if pd.isna(value) else f"{100 * value:.1f}"
