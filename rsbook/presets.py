@@ -6,6 +6,7 @@ What depends on the size of the images is given for each data set.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from copy import deepcopy
 from typing import Any
 
@@ -400,23 +401,36 @@ def _for_regions(chosen: dict[str, Any], tasks: dict[int, dict[str, str]]) -> di
 
 
 def _with_candidates(chosen: dict[str, Any], own: dict[str, Any], preset: str) -> dict[str, Any]:
-    """Settings of single_positive with `grids` of candidates and AdaGC's `memories`, which do not depend on these."""
+    """Settings of single_positive with `grids` of candidates, whatever the protocol of the data set has otherwise."""
     if preset == "full":
         chosen["training"] |= own["full"].pop("training")
         chosen |= own["full"]
-    told = {"positives": own["positives"]}
-    always = {"epr": told, "role": told, "adagc": chosen["memories"]}
-    count, rate, epochs = chosen.pop("candidates"), chosen["learning_rate"], chosen["training"]["epochs"]
+    count, epochs = chosen.pop("candidates"), chosen["training"]["epochs"]
+    chosen["grids"] = grids(count, chosen["learning_rate"], epochs, own["positives"], chosen["memories"])
+    return chosen
+
+
+def grids(
+    count: int, learning_rate: float, epochs: int, positives: float, memories: Mapping[str, float]
+) -> dict[str, list[dict[str, Any]]]:
+    """The first `count` CANDIDATES of each method of single_positive, a learning rate and options each.
+
+    positives: classes a scene, which EPR and ROLE are told · memories: of AdaGC, the same for all candidates.
+    """
+    told = {"positives": positives}
+    always = {"epr": told, "role": told, "adagc": memories}
 
     def options(method: str, tried: dict[str, Any]) -> dict[str, Any]:
         by_epoch = {"rate": tried["share"] / epochs} if "share" in tried else tried
-        return always.get(method, {}) | by_epoch
+        return {**always.get(method, {}), **by_epoch}
 
-    chosen["grids"] = {
-        method: [{"learning_rate": rate * factor, "options": options(method, o)} for factor, o in tried[:count]]
-        for method, tried in CANDIDATES.items()
+    return {
+        method: [
+            {"learning_rate": learning_rate * factor, "options": options(method, tried)}
+            for factor, tried in candidates[:count]
+        ]
+        for method, candidates in CANDIDATES.items()
     }
-    return chosen
 
 
 def _levels(which: str, fractions: list[float], intensities: list[int | None]) -> list[tuple[float, int | None]]:

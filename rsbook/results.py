@@ -21,8 +21,19 @@ KEPT = {  # what is archived of a run, by work
         *("map_macro", "map_micro", "average_precision", "best_epoch"),
     ),
     "crops": ("region", "model", "configuration", "inputs", "rate", "seed", "accuracy", "recall"),
+    "single_positive": (
+        *("setting", "method", "learning_rate", "options", "seed", "map_macro", "map_micro", "average_precision"),
+        *("f1_fixed", "f1_tuned", "threshold", "map_observed", "best_epoch", "student_map_macro", "begun"),
+    ),
 }
-AS_JSON = ("area_range", "average_precision", "configuration", "recall")  # columns that hold lists or dicts
+AS_JSON = (
+    "area_range",
+    "average_precision",
+    "configuration",
+    "history",
+    "options",
+    "recall",
+)  # columns that hold lists or dicts
 
 
 def archive(name: str, runs: pd.DataFrame, about: str, command: str, folder: Path = FOLDER) -> None:

@@ -15,6 +15,7 @@ from torch import Tensor
 from rsbook import claims, published, single_positive
 from rsbook.comparisons import points
 from rsbook.figures import mean_and_spread
+from rsbook.single_positive_tasks import checked
 
 METHOD_NAMES = {
     "full": "all labels",
@@ -187,25 +188,39 @@ def dominant_claims(runs: pd.DataFrame, random: pd.DataFrame, preset: str) -> pd
 
 
 def ablation_table(runs: pd.DataFrame) -> pd.DataFrame:
-    """A row a variant, by its column `variant`: mAP macro of teacher and student, F1 at 0.5, what it has less than the
-    whole method, and after which epoch calibration began (the median).
+    """A row a variant: mAP macro of teacher and student, F1 at 0.5, by how much it is above the whole method, and after
+    how many epochs calibration began (the median).
     """
     whole, rows = _variant(runs, "AdaGC"), []
-    for name in runs["variant"].unique():
+    for name in dict.fromkeys(map(variant, runs.to_dict("records"))):
         part = _variant(runs, name)
-        begun = pd.Series([_begun(run) for run in part["history"]]).median()
+        begun = part["begun"][part["begun"] >= 0].median()
         rows.append(
             {
                 "variant": name,
                 "mAP": mean_and_spread(part["map_macro"]),
-                "less than AdaGC": "–" if name == "AdaGC" else points(part["map_macro"] - whole["map_macro"]),
+                "over AdaGC": "–" if name == "AdaGC" else points(part["map_macro"] - whole["map_macro"]),
                 "mAP of the student": mean_and_spread(part["student_map_macro"].dropna()),
                 "F1 at 0.5": mean_and_spread(part["f1_fixed"]),
-                "calibrates after epoch": "–" if pd.isna(begun) else f"{begun:g}",
+                "calibrates after epoch": "never" if pd.isna(begun) else f"{begun:g}",
                 "n": len(part),
             }
         )
-    return pd.DataFrame(rows).rename(columns={"less than AdaGC": "to AdaGC"})
+    return pd.DataFrame(rows)
+
+
+def variant(run: Mapping[str, Any]) -> str:
+    """What `single_positive_runs.ablation` calls a run of AdaGC, by its options."""
+    options = checked("adagc", run["options"])
+    if options["begin"] is not None:
+        return {-1: "no second stage", 0: "no warm-up"}.get(int(run["begun"]), "fixed warm-up")
+    changed = {
+        "no calibration": options["strength"] == 0,
+        "no EMA of weights": options["weights_memory"] == 0,
+        "no EMA of scores": options["scores_memory"] == 0,
+        "no Mixup": not options["mixup"],
+    }
+    return next((name for name, is_so in changed.items() if is_so), "AdaGC")
 
 
 def ablation_claims(runs: pd.DataFrame, preset: str) -> pd.DataFrame:
@@ -367,13 +382,7 @@ def _nearly(differences: pd.Series) -> str:
 
 
 def _variant(runs: pd.DataFrame, name: str) -> pd.DataFrame:
-    return runs[runs["variant"] == name].set_index("seed")
-
-
-def _begun(history: Sequence[Mapping[str, Any]]) -> float | None:
-    """The number of epochs before calibration, of a history whose last row says so."""
-    begun = history[-1].get("begun", -1)
-    return None if begun < 0 else begun
+    return runs[[variant(run) == name for run in runs.to_dict("records")]].set_index("seed")
 
 
 def _span(values: pd.Series) -> str:

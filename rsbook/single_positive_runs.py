@@ -72,8 +72,8 @@ def train(
 
     Returns map_macro, map_micro, average_precision (L), f1_fixed (at 0.5) and f1_tuned on the test split against all
     labels, of the network that counts (AdaGC: the teacher); of AdaGC's student, at the same epoch, student_map_macro
-    and student_f1_fixed; map_observed, by which settings may be chosen; the threshold, the best epoch, the history.
-    Raises ValueError for a setting, method or options that cannot be run.
+    and student_f1_fixed, and after how many epochs calibration began, −1 for never; map_observed, by which settings may
+    be chosen; the threshold, the best epoch, the history. Raises ValueError for a setting, method or options that cannot be run.
     """
     _check(setting, method, answers)
     data = scenes.load(dataset, root)
@@ -103,6 +103,7 @@ def train(
     if learner.teacher is not None:
         scores, labels = _scores(learner.network, data, "test")
         results |= {f"student_{name}": results_of(scores, labels) for name, results_of in _MEANS.items()}
+        results["begun"] = history[-1]["begun"]
     if keep:
         results["entries"] = _entries(learner, task)
         if checkpoint is not None:

@@ -48,6 +48,7 @@ def test_a_run_returns_scores_that_json_holds_and_again_the_same(data, method):
     means = {name for name in found if name.startswith("student_")}
     assert means == ({"student_map_macro", "student_f1_fixed"} if method == "adagc" else set())
     assert all(0 <= found[name] <= 1 for name in ("map_macro", "f1_fixed", "f1_tuned", "threshold", *means))
+    assert ("begun" in found) == (method == "adagc")
     best = max(found["history"], key=lambda row: row["map_observed"])
     assert (found["best_epoch"], found["map_observed"]) == (best["epoch"], best["map_observed"])
 

@@ -8,7 +8,7 @@ from functools import partial
 
 import pandas as pd
 
-from rsbook import crops, label_propagation, presets, results, runs
+from rsbook import crops, label_propagation, presets, results, runs, single_positive_runs
 
 METHODS = ["cutmix", "cutmix_lp_map", "cutmix_lp_xai"]
 LARGE = [(0.3, 0.7)]
@@ -65,7 +65,33 @@ def crops_runs(workers):
     return pd.concat(tables, ignore_index=True), about
 
 
+def single_positive_runs_of(part, workers):
+    """Part IV with more scenes, epochs, seeds and candidates: a benchmark or the ablation, and what to say of it."""
+    chosen = presets.load("single_positive", "quick", "bluemarble")
+    settings = chosen["training"] | {"train_scenes": 1024, "epochs": 24, "evaluate_every": 2, "workers": workers}
+    memories, seeds = {"weights_memory": 0.97, "scores_memory": 0.9}, (42, 43, 44, 45, 46)
+    grids = presets.grids(4, chosen["learning_rate"], settings["epochs"], 2.6, memories)
+    options = {"dataset": "bluemarble", **settings}
+    about = (
+        "narrow ResNet, 24 epochs, 1,024 scenes; four candidates a method, chosen with one seed on validation scenes."
+    )
+    if part == "ablation":
+        variants = single_positive_runs.ablation(grids["adagc"][0], 5, settings["epochs"])
+        grid = [{"method": "adagc", "seed": seed, **one} for one in variants.values() for seed in seeds]
+        found = runs.table(single_positive_runs.train, grid, setting="random", **options)
+        about = (
+            "narrow ResNet, 24 epochs, 1,024 scenes with a random positive; AdaGC's first candidate and its variants."
+        )
+        return found, about
+    tried = runs.table(single_positive_runs.train, single_positive_runs.candidates(part, grids, 42), **options)
+    picked = single_positive_runs.tuned(tried, grids)
+    return runs.table(single_positive_runs.train, single_positive_runs.study(part, picked, seeds), **options), about
+
+
 GRIDS = {
+    **{
+        f"single_positive/{part}": partial(single_positive_runs_of, part) for part in ("random", "dominant", "ablation")
+    },
     "label_propagation/protocol": partial(label_propagation_runs, protocol),
     "label_propagation/wide": partial(label_propagation_runs, wide),
     "crops/wide": crops_runs,
