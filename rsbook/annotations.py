@@ -16,7 +16,8 @@ from typing import Any
 import pandas as pd
 from torch import Generator, Tensor, rand
 
-from rsbook import files
+from rsbook import files, positions
+from rsbook.scenes import Scenes
 
 COLUMNS = ("scene", "label", "annotator", "seconds", "candidates")
 SEPARATOR = "; "
@@ -169,6 +170,18 @@ def simulate(
                 break
         rows.append(dict(zip(COLUMNS, (scene, label, "simulated", 0.0, SEPARATOR.join(shown)), strict=True)))
     return _table(rows)
+
+
+def areas(data: Scenes, index: Tensor) -> Tensor:
+    """Pixels (n,L) int64 of each class of the label in the scenes `index` (n,), 0 for others; 1 each without maps."""
+    labels = data.labels[index].long()
+    return labels if data.positions is None else labels * positions.count(data.positions[index], len(data.classes))
+
+
+def pairs(table: pd.DataFrame, classes: Sequence[str]) -> list[list[int]]:
+    """Scene and class of each answer that is no skip, as `single_positive_runs.train` takes them."""
+    place = {name: i for i, name in enumerate(classes)}
+    return [[int(row.scene), place[row.label]] for row in table.itertuples() if row.label]
 
 
 def _table(rows: list[dict[str, Any]]) -> pd.DataFrame:

@@ -301,7 +301,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
         "smoke": {
             "seeds": [42, 43],
             "candidates": 1,
-            "annotated": 32,
+            "annotated": {"scenes": 32, "training": {"epochs": 2, "evaluate_every": 1}},
             "learning_rate": 2e-3,
             "memories": {"weights_memory": 0.9, "scores_memory": 0.7},
             "training": {
@@ -317,7 +317,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
         "quick": {
             "seeds": [42, 43, 44],
             "candidates": 2,
-            "annotated": 128,
+            "annotated": {"scenes": 128, "training": {"epochs": 60, "evaluate_every": 12}},
             "learning_rate": 2e-3,
             "memories": {"weights_memory": 0.9, "scores_memory": 0.7},
             "training": {
@@ -334,7 +334,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
             # batches of 128 images of 256 pixels, and a tenth of the rate for all but the last layer
             "seeds": [42, 43, 44],
             "candidates": 4,
-            "annotated": 400,
+            "annotated": {"scenes": 400, "training": {"epochs": 300, "evaluate_every": 5}},
             "learning_rate": 1e-4,
             "memories": {"weights_memory": 0.99, "scores_memory": 0.9},
             "training": {

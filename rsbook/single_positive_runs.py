@@ -22,7 +22,7 @@ from rsbook import (
 )
 from rsbook.devices import resolve_device
 from rsbook.scenes import Scenes
-from rsbook.single_positive_tasks import Learner, SinglePositive, turned
+from rsbook.single_positive_tasks import Learner, Mixing, SinglePositive
 
 SETTINGS = ("random", "dominant", "manual", "simulated", "all")  # "all": every class is known, the upper bound
 ANSWERED = ("manual", "simulated")  # what people say, and what `annotations.simulate` does, which is nobody
@@ -174,8 +174,8 @@ def train_with_masks(
         augment=label_propagation.augmentation(method, boxes, probability, least),
         labels=labels,
         positions=where if mix == "cutmix_lp" else None,
+        val_observed=val_observed,
     )
-    task.val_observed = val_observed
     history = training.fit(
         model,
         task,
@@ -190,24 +190,6 @@ def train_with_masks(
         progress=False,
     )
     return tested(model, data, val, val_observed, history) | found
-
-
-class Mixing(training.Classification):
-    """Classification of mixed scenes, turned once mixed, which leaves their labels as they are; it watches mAP against
-    one positive a validation scene, `val_observed`.
-    """
-
-    watch = SinglePositive.watch
-    val_observed: Tensor
-
-    def batch(self, index: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
-        """Images (B,C,H,W) float32, normalised, mixed and turned, and their labels (B,L) float32."""
-        images, labels = super().batch(index, generator)
-        return turned(images, generator), labels
-
-    def evaluate(self, model: nn.Module) -> dict[str, Any]:
-        """mAP against what is observed of the validation scenes."""
-        return {self.watch: metrics.map_macro(training.predict(model, self.scenes, self.val), self.val_observed)}
 
 
 def observe(data: Scenes, split: str, setting: str, draw: int = DRAW) -> Tensor:
@@ -295,6 +277,24 @@ def tuned(runs: pd.DataFrame, grids: Mapping[str, Sequence[Mapping[str, Any]]]) 
         reached = [next(scores) for _ in grid]
         found[method] = dict(grid[reached.index(max(reached))])
     return found
+
+
+def mask_study(
+    ways: Iterable[tuple[str, str]], seeds: Iterable[int], stage_one: Iterable[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    """The runs of `train_with_masks` for each (masks, mix) and seed, with the network of the same seed where masks or
+    labels come from one. stage_one: results of `train` with `keep`. Raises ValueError when a seed has none.
+    """
+    ways, seeds = list(ways), list(seeds)
+    kept = {run["seed"]: run["weights"] for run in stage_one}
+    if missing := sorted(set(seeds) - set(kept)):
+        raise ValueError(f"stage_one: no network with seed {missing}; expected one for each seed")
+    return [
+        {"masks": masks, "mix": mix, "seed": seed}
+        | ({"stage_one": kept[seed]} if masks in ("observed", "pseudo") else {})
+        for masks, mix in ways
+        for seed in seeds
+    ]
 
 
 def stage_one_folder(record: Path) -> Path:

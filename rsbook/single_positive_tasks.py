@@ -253,6 +253,27 @@ class SinglePositive(training.Classification):
         return single_positive.gradient_calibration(model(images), observed, replace(self.known, targets=targets))
 
 
+class Mixing(training.Classification):
+    """Classification of mixed scenes, turned once they are mixed, which leaves their labels as they are; it watches mAP
+    against one positive a validation scene, val_observed (n,L). Other arguments are those of `Classification`.
+    """
+
+    watch = SinglePositive.watch
+
+    def __init__(self, scenes: Scenes, *, val_observed: Tensor, **given: Any) -> None:
+        super().__init__(scenes, **given)
+        self.val_observed = val_observed
+
+    def batch(self, index: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
+        """Images (B,C,H,W) float32, normalised, mixed and turned, and their labels (B,L) float32."""
+        images, labels = super().batch(index, generator)
+        return turned(images, generator), labels
+
+    def evaluate(self, model: nn.Module) -> dict[str, Any]:
+        """mAP against what is observed of the validation scenes."""
+        return {self.watch: metrics.map_macro(training.predict(model, self.scenes, self.val), self.val_observed)}
+
+
 def checked(method: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """The options of a method, with the defaults of those not given; ValueError for a method or option that is none."""
     if method not in OPTIONS:

@@ -1,6 +1,7 @@
 """Answers of annotators: their file, candidates, and agreement."""
 
 import itertools
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -171,3 +172,15 @@ def test_simulated_answers_can_be_written(tmp_path):
     found = annotations.simulate(CLASSES, torch.ones(5, 6), range(5), seed=0, slips=0.5, generator=Generator())
     annotations.write(tmp_path / "made.csv", found, CLASSES)
     pd.testing.assert_frame_equal(annotations.read(tmp_path / "made.csv", CLASSES), found, check_dtype=False)
+
+
+def test_areas_and_pairs(tiny_scenes):
+    index = torch.tensor([9, 2])
+    found = annotations.areas(tiny_scenes, index)
+    for row, scene in zip(found.tolist(), index.tolist(), strict=True):
+        for c, pixels in enumerate(row):
+            there = ((tiny_scenes.positions[scene] >> c) & 1).sum().item()
+            assert pixels == (there if tiny_scenes.labels[scene, c] else 0)
+    without = replace(tiny_scenes, positions=None)
+    assert torch.equal(annotations.areas(without, index), tiny_scenes.labels[index].long())
+    assert annotations.pairs(answers(["road", "", "water"]), CLASSES) == [[0, 3], [2, 0]]

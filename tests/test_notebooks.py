@@ -52,7 +52,7 @@ def test_exercises_come_before_their_check_and_their_solutions(name):
     assert numbers == [str(i) for i in range(1, len(numbers) + 1)]
     assert 3 <= len(numbers) <= 5
     assert re.findall(r"^(\d)\. ", source(solutions), re.M) == numbers
-    assert re.search(r"explorer|noise laboratory|box sampler", text)
+    assert re.search(r"explorer|noise laboratory|box sampler|annotation tool", text)
     assert "**In code.**" in text
     assert "exercises.check_" in source(check)
 
