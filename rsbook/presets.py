@@ -307,7 +307,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
             "training": {
                 "network": "narrow_resnet",
                 "pretrained": False,
-                "epochs": 2,
+                "epochs": 3,
                 "batch_size": 32,
                 "weight_decay": 0.01,
                 "evaluate_every": 1,
@@ -406,6 +406,7 @@ def _with_candidates(chosen: dict[str, Any], own: dict[str, Any], preset: str) -
         chosen["training"] |= own["full"].pop("training")
         chosen |= own["full"]
     count, epochs = chosen.pop("candidates"), chosen["training"]["epochs"]
+    chosen["mixing"] = {"learning_rate": chosen["learning_rate"], "area_range": LARGE_BOXES}
     chosen["grids"] = grids(count, chosen["learning_rate"], epochs, own["positives"], chosen["memories"])
     return chosen
 

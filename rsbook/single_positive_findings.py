@@ -13,10 +13,9 @@ import torch
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
-from rsbook import annotations, claims, published, single_positive
+from rsbook import claims, published, single_positive
 from rsbook.comparisons import points
 from rsbook.figures import mean_and_spread
-from rsbook.scenes import Scenes
 from rsbook.single_positive_tasks import checked
 
 METHOD_NAMES = {
@@ -37,15 +36,9 @@ METHOD_NAMES = {
     "ml_elr": "ML-ELR",
     "adagc": "AdaGC, reconstructed",
 }
-SETTING_NAMES = {  # those of people first
-    "manual": "manual answers",
-    "simulated": "simulated answers",
-    "random": "random positives",
-    "dominant": "dominant positives",
-    "all": "all labels",
-}
 UNAVAILABLE = "claimed; its numbers are not available to us"
 NEAR = 0.01  # what counts as near the best
+METRICS = {"map_macro": "mAP macro", "f1_fixed": "F1 at 0.5", "f1_tuned": "F1, tuned"}  # of the results explorer
 MEASURE = "points of mAP macro on the test scenes against all labels, F1 where said"
 GENERAL = ("VOC", "COCO", "NUS", "CUB")
 LARGE_LOSS = "single_positive/large_loss"
@@ -122,10 +115,10 @@ def rate_table(labels: Tensor, observed: Mapping[str, Tensor], classes: Sequence
     rates = {name: single_positive.false_negative_rate(labels, one) for name, one in observed.items()}
     for c, name in enumerate(classes):
         row = {"class": name, "holds it": f"{100 * share[c]:.1f}"}
-        rows.append(row | {setting: _percent(rate[c].item()) for setting, rate in rates.items()})
+        rows.append(row | {setting: per_cent(rate[c].item()) for setting, rate in rates.items()})
     hidden = {name: (labels & ~one).sum() / labels.sum() for name, one in observed.items()}
     mean = f"{labels.sum(dim=1).float().mean():.2f} classes a scene"
-    rows.append({"class": "all", "holds it": mean} | {name: _percent(rate.item()) for name, rate in hidden.items()})
+    rows.append({"class": "all", "holds it": mean} | {name: per_cent(rate.item()) for name, rate in hidden.items()})
     return pd.DataFrame(rows)
 
 
@@ -252,135 +245,30 @@ def ablation_claims(runs: pd.DataFrame, preset: str) -> pd.DataFrame:
     return claims.collect(rows, preset)
 
 
-MASK_NAMES = {  # by what masks are of, and how scenes are mixed
-    ("none", "none"): "AN",
-    ("none", "cutmix"): "AN, CutMix with area labels",
-    ("observed", "cutmix_lp"): "AN, CutMix with LP, masks of the one positive",
-    ("pseudo", "none"): "pseudo-labels",
-    ("pseudo", "cutmix"): "pseudo-labels, CutMix with area labels",
-    ("pseudo", "cutmix_lp"): "pseudo-labels, CutMix with LP, masks of these",
-    ("reference", "cutmix_lp"): "all labels, CutMix with LP, reference maps",
-}
-
-
-def by_masks(runs: pd.DataFrame, metric: str = "map_macro") -> pd.DataFrame:
-    """The metric of runs of `train_with_masks`: a row a seed, a column a (masks, mix) of MASK_NAMES."""
-    table = runs.pivot(index="seed", columns=["masks", "mix"], values=metric)
-    return table[[name for name in MASK_NAMES if name in table]]
-
-
-def mask_table(runs: pd.DataFrame) -> pd.DataFrame:
-    """A row a way to train: mAP macro, its lead over AN, F1 at 0.5 and at the tuned threshold, and the precision and
-    recall of the classes that were added to the one positive; per cent.
-    """
-    scores, fixed, tuned = (by_masks(runs, metric) for metric in ("map_macro", "f1_fixed", "f1_tuned"))
-    plain, rows = scores["none", "none"], []
-    for name in scores:
-        part = runs[(runs["masks"] == name[0]) & (runs["mix"] == name[1])]
-        added = [mean_and_spread(part[f"pseudo_{what}"].dropna(), 1) for what in ("precision", "recall")]
-        rows.append(
-            {
-                "trained on": MASK_NAMES[name],
-                "mAP": mean_and_spread(scores[name]),
-                "over AN": "–" if name == ("none", "none") else points(scores[name] - plain),
-                "F1 at 0.5": mean_and_spread(fixed[name]),
-                "F1, tuned": mean_and_spread(tuned[name]),
-                "added classes: precision": added[0],
-                "recall": added[1],
-                "n": len(part),
-            }
-        )
-    return pd.DataFrame(rows)
-
-
-def mask_claims(runs: pd.DataFrame, preset: str) -> pd.DataFrame:
-    """Our expectations of label propagation from one positive."""
-    scores = by_masks(runs)
-    compared = {
-        "lp_one": (
-            "With the one positive alone, label propagation is above area labels",
-            ("observed", "cutmix_lp"),
-            ("none", "cutmix"),
-        ),
-        "lp_pseudo": (
-            "With pseudo-labels, label propagation is above area labels",
-            ("pseudo", "cutmix_lp"),
-            ("pseudo", "cutmix"),
-        ),
-        "pseudo_an": ("Pseudo-labels are above AN", ("pseudo", "none"), ("none", "none")),
-        "lp_an": (
-            "Pseudo-labels and label propagation together are above AN",
-            ("pseudo", "cutmix_lp"),
-            ("none", "none"),
-        ),
-    }
-    rows = [
-        claims.state(number, claim, {"": scores[a] - scores[b]}, "not in the paper")
-        for number, (claim, a, b) in compared.items()
-    ]
-    return claims.collect(rows, preset)
-
-
-def manual_table(runs: pd.DataFrame) -> pd.DataFrame:
-    """A row a source of labels and method: mAP macro and F1 of training on the scenes of the answers, per cent."""
+def method_table(runs: pd.DataFrame) -> pd.DataFrame:
+    """A row a method: mAP macro and F1 of the network that counts, and mAP macro of AdaGC's student, per cent."""
     rows = []
-    for (setting, method), part in runs.groupby(["setting", "method"], sort=False):
-        rows.append(
-            {
-                "labels": SETTING_NAMES[setting],
-                "method": METHOD_NAMES[method],
-                "scenes": len(part["answers"].iloc[0]),
-                "mAP": mean_and_spread(part["map_macro"]),
-                "F1 at 0.5": mean_and_spread(part["f1_fixed"]),
-                "F1, tuned": mean_and_spread(part["f1_tuned"]),
-                "n": len(part),
-            }
-        )
+    for name, part in runs.groupby("method", sort=False):
+        row = {"method": METHOD_NAMES[name], "mAP": mean_and_spread(part["map_macro"])}
+        row["mAP of the student"] = mean_and_spread(part["student_map_macro"].dropna())
+        row |= {"F1 at 0.5": mean_and_spread(part["f1_fixed"]), "F1, tuned": mean_and_spread(part["f1_tuned"])}
+        rows.append(row | {"n": len(part)})
     return pd.DataFrame(rows)
 
 
-def manual_claims(runs: pd.DataFrame, preset: str) -> pd.DataFrame:
-    """Our expectations of answers: AdaGC is above AN with them, and AN with all labels of the scenes above both."""
-    given = next(setting for setting in SETTING_NAMES if setting in set(runs["setting"]))
-
-    def scores(setting: str, method: str) -> pd.Series:
-        return runs[(runs["setting"] == setting) & (runs["method"] == method)].set_index("seed")["map_macro"]
-
-    rows = [
-        claims.state(
-            "answers_adagc",
-            f"From {SETTING_NAMES[given]}, AdaGC, reconstructed, is above AN",
-            {"": scores(given, "adagc") - scores(given, "an")},
-            UNAVAILABLE if given == "manual" else "not in the paper, whose answers are people's",
-        ),
-        claims.state(
-            "answers_random",
-            f"AN from {SETTING_NAMES[given]} is below AN from random positives of the same scenes",
-            {"": scores("random", "an") - scores(given, "an")},
-            "not in the paper",
-        ),
-    ]
-    return claims.collect(rows, preset)
-
-
-def answer_table(answers: pd.DataFrame, data: Scenes) -> pd.DataFrame:
-    """What answers are like: how many, how often the class is in the scene's label, how often it is the largest one
-    there, and how long they took. Shares are of the scenes labelled, in per cent.
-    """
-    given = answers[answers["label"] != ""]
-    index = torch.tensor(given["scene"].tolist(), dtype=torch.long)
-    chosen = torch.tensor([data.classes.index(name) for name in given["label"]], dtype=torch.long)
-    areas, rows = annotations.areas(data, index), torch.arange(len(index))
-    early = [text.count(annotations.SEPARATOR) < annotations.PAGE for text in given["candidates"]]
-    facts = {
-        "scenes labelled": str(len(given)),
-        "skipped": str(len(answers) - len(given)),
-        "in the label of the archive, %": _percent(data.labels[index][rows, chosen].float().mean().item()),
-        "the largest class of the scene, %": _percent((areas.argmax(dim=1) == chosen).float().mean().item()),
-        "among the first four candidates, %": _percent(pd.Series(early, dtype=float).mean()),
-        "median seconds": f"{given['seconds'].median():.1f}",
+def class_table(dominant: pd.DataFrame, random: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:
+    """Average precision of each class in per cent: AN with dominant and with random positives, and AdaGC."""
+    shown = {
+        "AN, random": (random, "an"),
+        "AN, dominant": (dominant, "an"),
+        f"{METHOD_NAMES['adagc']}, dominant": (dominant, "adagc"),
     }
-    return pd.DataFrame({"": list(facts), "value": list(facts.values())})
+    columns = {}
+    for name, (runs, method) in shown.items():
+        part = runs[(runs["method"] == method) & (runs["setting"] != "all")]
+        scores = pd.DataFrame(part["average_precision"].tolist(), columns=list(classes), dtype=float)
+        columns[name] = [mean_and_spread(scores[one].dropna(), 1) for one in classes]
+    return pd.DataFrame({"class": list(classes)} | columns)
 
 
 def method_claims(runs: pd.DataFrame, preset: str) -> pd.DataFrame:
@@ -474,5 +362,6 @@ def _span(values: pd.Series) -> str:
     return f"{low}" if low == high else f"{low} to {high}"
 
 
-def _percent(value: float) -> str:
+def per_cent(value: float) -> str:
+    """A share as per cent, a dash for none."""
     return "–" if pd.isna(value) else f"{100 * value:.1f}"

@@ -73,7 +73,8 @@ def train(
     Returns map_macro, map_micro, average_precision (L), f1_fixed (at 0.5) and f1_tuned on the test split against all
     labels, of the network that counts (AdaGC: the teacher); of AdaGC's student, at the same epoch, student_map_macro
     and student_f1_fixed, and after how many epochs calibration began, −1 for never; map_observed, by which settings may
-    be chosen; the threshold, the best epoch, the history. Raises ValueError for a setting, method or options that cannot be run.
+    be chosen; the threshold, the best epoch, the history. Raises ValueError for a setting, method or options that
+    cannot be run.
     """
     _check(setting, method, answers)
     data = scenes.load(dataset, root)

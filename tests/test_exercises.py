@@ -18,6 +18,7 @@ from torch import Generator, tensor
 from torch.nn.functional import cross_entropy, normalize
 
 from rsbook import (
+    annotations,
     comparisons,
     contrastive,
     cromss,
@@ -31,6 +32,8 @@ from rsbook import (
     positions,
     presets,
     segmentation,
+    single_positive,
+    single_positive_runs,
 )
 
 ROOT = Path(__file__).parents[1]
@@ -197,6 +200,82 @@ CROP_PIXELS = tensor(
         [0, 10, 0, 0, 8, 32],
     ]
 )
+
+HELD = dice(160, 5) < tensor([0.8, 0.3, 0.1, 0.5, 0.4])
+ONE = single_positive.random_positive(HELD, Generator().manual_seed(3))
+UNSEEN = HELD & ~ONE
+PSEUDO = ONE | (HELD & (dice(161, 5)[1:] < 0.5)) | (dice(162, 5)[2:] < tensor([0.3, 0.1, 0.05, 0.2, 0.1]))
+ADDED = PSEUDO & ~ONE
+FOUND = ADDED & HELD
+
+# Of six classes, this many scenes hold them, and this many of these do not say so: 36 of 40 is the largest rate.
+MOST = [(40, 36), (100, 70), (10, 6), (50, 10), (110, 66), (60, 40)]
+EACH = torch.arange(120)[:, None]
+HOLDS, SAYS = EACH.lt(tensor([there for there, _ in MOST])), EACH.lt(tensor([there - hides for there, hides in MOST]))
+
+SCORE, TARGET = tensor([0.1, 0.4, 0.45, 0.8, 0.95]), tensor([0.9, 0.0, 0.6, 0.7, 0.98])
+
+
+def gradient(strength=1.5, sign=1.0, wanted="logits", reduced=torch.sum, scores=None):
+    """What autograd finds for the loss of unobserved entries, or for one that somebody took for it."""
+    logits, targets = (SCORE if scores is None else scores).logit().requires_grad_(), TARGET.clone().requires_grad_()
+    score = logits.sigmoid()
+    loss = reduced(sign * -torch.log(1 - score) + strength * torch.log(1 - score * targets))
+    return torch.autograd.grad(loss, {"logits": logits, "score": score, "targets": targets}[wanted])[0]
+
+
+CALIBRATED = gradient()
+
+RANKED = pd.DataFrame(  # AdaGC is first, first, second, fourth, and shares the last two places
+    {
+        "full": [0.70, 0.70, 0.57, 0.70, 0.70],
+        "an": [0.50, 0.50, 0.50, 0.20, 0.25],
+        "role": [0.52, 0.52, 0.52, 0.60, 0.60],
+        "hill": [0.54, 0.54, 0.54, 0.61, 0.61],
+        "ml_elr": [0.56, 0.56, 0.60, 0.62, 0.62],
+        "adagc": [0.60, 0.58, 0.58, 0.30, 0.25],
+    },
+    index=range(42, 47),
+)
+AMONG = RANKED.drop(columns="full")
+
+VISITS, MEMORY = tensor([0.1, 0.6, 0.9, 0.55]), 0.7
+
+
+def stored(scores, memory=MEMORY, start=0.0):
+    for score in scores.tolist():
+        start = memory * start + (1 - memory) * score
+    return start
+
+
+def answered(draws, start, wheat):
+    """Answers of one annotator of five classes, the last of them never; some scenes are skipped."""
+    names = ["", "", *["wheat"] * wheat, *["corn"] * (7 - wheat), "meadow", "rye"]
+    rows = [(start + k, names[int(11 * x)], "one", 2.0, "; ".join(CROP_NAMES[:5])) for k, x in enumerate(draws)]
+    return pd.DataFrame(rows, columns=list(annotations.COLUMNS))
+
+
+DRAWS, OTHERS, SHARED = dice(313)[43:].view(3, 90)[[0, 2, 1]]
+MINE = answered(DRAWS[:80].tolist(), 0, wheat=6)
+YOURS = answered(torch.where(SHARED < 0.5, DRAWS, OTHERS)[5:].tolist(), 5, wheat=3)
+MERGED = annotations.merge(MINE, YOURS)
+BOTH_GAVE = MERGED[(MERGED["label_first"] != "") & (MERGED["label_second"] != "")]
+
+
+def chance(rows, names=CROP_NAMES):
+    return sum((rows["label_first"] == name).mean() * (rows["label_second"] == name).mean() for name in names)
+
+
+def alike(rows):
+    return (rows["label_first"] == rows["label_second"]).mean()
+
+
+def kappa(observed, by_chance):
+    return (observed - by_chance) / (1 - by_chance)
+
+
+AGREED, CHANCE = alike(BOTH_GAVE), chance(BOTH_GAVE)
+POOLED = pd.concat([BOTH_GAVE["label_first"], BOTH_GAVE["label_second"]]).value_counts(normalize=True)
 
 
 def share(values):
@@ -535,6 +614,142 @@ CASES = {
             100,
         ],
     ),
+    "hidden_share": (
+        (HELD, ONE),
+        100 * UNSEEN.sum() / HELD.sum(),
+        [
+            UNSEEN.sum() / HELD.sum(),
+            UNSEEN.sum(),
+            share(UNSEEN),
+            100 * ONE.sum() / HELD.sum(),
+            100 * (UNSEEN.sum(dim=0) / HELD.sum(dim=0)).mean(),
+            100 * (UNSEEN.sum(dim=1) / HELD.sum(dim=1)).nanmean(),
+            100 * UNSEEN.sum() / (~ONE).sum(),
+            100 * UNSEEN.sum() / ONE.sum(),
+            share(UNSEEN.any(dim=1)),
+            share(HELD),
+            share(~ONE),
+            UNSEEN.sum(dim=0) / HELD.sum(dim=0),
+            0,
+            101,
+        ],
+    ),
+    "calibrated": (
+        (SCORE, TARGET, 1.5),
+        CALIBRATED,
+        [
+            gradient(strength=-1.5),
+            gradient(strength=1.0),
+            gradient(wanted="score"),
+            gradient(sign=0.0),
+            gradient(strength=0.0),
+            gradient(reduced=torch.mean),
+            -CALIBRATED,
+            gradient(sign=-1.0),
+            CALIBRATED - 1,
+            gradient(wanted="targets"),
+            SCORE * (1 - 1.5 * TARGET),
+            gradient(scores=SCORE.sigmoid()),
+            (CALIBRATED,),
+            CALIBRATED.sum(),
+            -torch.log(1 - SCORE) + 1.5 * torch.log(1 - SCORE * TARGET),
+            (-torch.log(1 - SCORE) + 1.5 * torch.log(1 - SCORE * TARGET)).sum(),
+            CALIBRATED[1:],
+            CALIBRATED / 0,
+            SCORE * 2,
+        ],
+    ),
+    "mean_rank": (
+        (RANKED,),
+        AMONG.rank(axis=1, ascending=False)["adagc"].mean(),
+        [
+            AMONG.rank(axis=1, ascending=False)["adagc"].mean() - 1,
+            RANKED.rank(axis=1, ascending=False)["adagc"].mean(),
+            RANKED.rank(axis=1, ascending=False)["adagc"].mean() - 1,
+            AMONG.rank(axis=1)["adagc"].mean(),
+            AMONG.mean().rank(ascending=False)["adagc"],
+            AMONG.rank(ascending=False)["adagc"].mean(),
+            AMONG.rank(axis=1, ascending=False)["adagc"].median(),
+            1,
+            4.5,
+            AMONG.rank(axis=1, ascending=False)["adagc"].sum(),
+            RANKED["adagc"].mean(),
+            AMONG.rank(axis=1, ascending=False, method="min")["adagc"].mean(),
+            AMONG.rank(axis=1, ascending=False)["adagc"],
+            100,
+            -1,
+        ],
+    ),
+    "most_hidden": (
+        (HOLDS, SAYS, CROP_NAMES),
+        "wheat",
+        ["corn", "meadow", "rye", "barley", "hemp", "Wheat", 0, None],
+    ),
+    "stored": (
+        (VISITS, MEMORY),
+        stored(VISITS) / (1 - MEMORY**4),
+        [
+            stored(VISITS),
+            VISITS.mean(),
+            VISITS[-1],
+            stored(VISITS[1:], start=0.1),
+            stored(VISITS[1:], start=0.1) / (1 - MEMORY**4),
+            stored(VISITS, 1 - MEMORY) / (1 - (1 - MEMORY) ** 4),
+            stored(VISITS, 1 - MEMORY),
+            stored(VISITS.flip(0)) / (1 - MEMORY**4),
+            stored(VISITS) / (1 - MEMORY),
+            stored(VISITS) * (1 - MEMORY**4),
+            stored(VISITS) / MEMORY**4,
+            stored(VISITS) / (1 - MEMORY**3),
+            VISITS,
+            0,
+            3,
+        ],
+    ),
+    "kappa": (
+        (MINE, YOURS),
+        kappa(AGREED, CHANCE),
+        [
+            AGREED,
+            100 * AGREED,
+            CHANCE,
+            AGREED - CHANCE,
+            100 * kappa(AGREED, CHANCE),
+            kappa(AGREED, 1 / 5),
+            kappa(alike(MERGED), chance(MERGED)),
+            alike(MERGED),
+            kappa(AGREED, (POOLED**2).sum()),
+            (AGREED - CHANCE) / CHANCE,
+            (AGREED - CHANCE) / AGREED,
+            1 - AGREED,
+            MERGED["same"],
+            -0.9,
+            50,
+        ],
+    ),
+    "added": (
+        (PSEUDO, ONE, HELD),
+        100 * FOUND.sum() / ADDED.sum(),
+        [
+            FOUND.sum() / ADDED.sum(),
+            FOUND.sum(),
+            ADDED.sum(),
+            100 * (PSEUDO & HELD).sum() / PSEUDO.sum(),
+            100 * FOUND.sum() / UNSEEN.sum(),
+            100 * FOUND.sum() / HELD.sum(),
+            100 * (PSEUDO & HELD).sum() / HELD.sum(),
+            100 * FOUND.sum() / PSEUDO.sum(),
+            100 - 100 * FOUND.sum() / ADDED.sum(),
+            100 * ADDED.sum() / PSEUDO.sum(),
+            share(PSEUDO == HELD),
+            share(FOUND.any(dim=1)),
+            100 * (FOUND.sum(dim=0) / ADDED.sum(dim=0)).nanmean(),
+            100 * (FOUND.sum(dim=1) / ADDED.sum(dim=1)).nanmean(),
+            FOUND.sum(dim=0) / ADDED.sum(dim=0),
+            0,
+            101,
+        ],
+    ),
 }
 ABSURD = [
     None,
@@ -678,6 +893,14 @@ def test_an_answer_that_fights_back_gets_a_hint():
         ("relative_gain", 50.0, (None, BANDS)),
         ("hardest_class", "rye", (CROP_PIXELS, CROP_NAMES[:3])),
         ("learned", 1.0, (BI.droplevel("seed"), RANDOM.droplevel("seed"))),
+        ("hidden_share", 50.0, (HELD, None)),
+        ("calibrated", CALIBRATED, (SCORE, TARGET[:3], 1.5)),
+        ("mean_rank", 2.0, (None,)),
+        ("most_hidden", "wheat", (HOLDS, SAYS, CROP_NAMES[:3])),
+        ("stored", 0.5, (VISITS, None)),
+        ("kappa", 0.5, (MINE.drop(columns="label"), YOURS)),
+        ("kappa", 0.5, (pd.concat([MINE, MINE]), YOURS)),
+        ("added", 50.0, (PSEUDO, ONE, HELD[:5])),
     ],
 )
 def test_a_fault_of_the_page_is_not_blamed_on_the_answer(name, answer, context):
@@ -721,6 +944,15 @@ def test_a_check_that_has_nothing_to_check_says_so():
         assert "no pair" in check_pairs(1.0, BI, np.nan * UNI).text
     assert "is 0 here" in exercises.check_relative_gain(1.0, BI, 0 * BANDS).text
     assert "No pixel" in exercises.check_hardest_class("rye", 0 * CROP_PIXELS, CROP_NAMES).text
+    assert "nothing can be hidden" in exercises.check_hidden_share(1.0, HELD & False, ONE & False).text
+    assert "nothing can be hidden" in exercises.check_most_hidden("rye", HOLDS & False, SAYS, CROP_NAMES).text
+    assert "without AdaGC" in exercises.check_mean_rank(1.0, RANKED.drop(columns="adagc")).text
+    assert "without AdaGC" in exercises.check_mean_rank(1.0, RANKED.iloc[:0]).text
+    assert "no visit" in exercises.check_stored(1.0, VISITS[:0], MEMORY).text
+    assert "no kappa" in exercises.check_kappa(1.0, MINE, YOURS[YOURS["scene"] >= 80]).text
+    assert "no kappa" in exercises.check_kappa(1.0, MINE.assign(label=""), YOURS).text
+    assert "not defined" in exercises.check_kappa(1.0, MINE.assign(label="rye"), YOURS.assign(label="rye")).text
+    assert "add nothing" in exercises.check_added(1.0, ONE, ONE, HELD).text
 
 
 def test_a_class_that_is_not_there_keeps_no_share_and_is_no_part_of_a_mean():
@@ -752,6 +984,65 @@ def test_a_row_that_lacks_a_score_is_no_pair():
     assert state(exercises.check_relative_gain((100 * (BI - UNI) / UNI)[both].mean(), BI, lacking)) == "right"
     by_seed = (100 * (BI - UNI))[both].groupby("seed").mean()
     assert state(exercises.check_learned(by_seed.mean(), BI, lacking)) == "right"
+
+
+def test_each_of_the_classes_that_are_equally_hidden_is_right_and_one_that_is_not_there_is_not():
+    holds, says = EACH.lt(tensor([10, 20, 0, 30])), EACH.lt(tensor([5, 10, 0, 20]))
+    for name, found in zip(CROP_NAMES[:4], ("right", "right", "hint", "hint"), strict=True):
+        assert state(exercises.check_most_hidden(name, holds, says, CROP_NAMES[:4])) == found
+    for answer in (3, np.int64(3), tensor(3), 3.0):
+        assert "`data.classes`" in check("most_hidden", answer).text
+
+
+def test_a_gradient_is_right_in_closed_form_too():
+    assert state(check("calibrated", single_positive.calibrated_gradient(SCORE, TARGET, 1.5))) == "right"
+    assert state(check("calibrated", gradient(strength=1.5))) == "right"
+
+
+def test_without_the_upper_bound_there_is_none_to_leave_out():
+    right = CASES["mean_rank"][1]
+    assert state(exercises.check_mean_rank(right, AMONG)) == "right"
+    assert "You count from 0." in exercises.check_mean_rank(right - 1, AMONG).text
+
+
+def test_ranks_are_those_of_methods_with_a_score():
+    lacking = RANKED.astype(float)
+    lacking.loc[46, "adagc"] = np.nan
+    assert state(exercises.check_mean_rank(2.0, lacking)) == "right"
+
+
+@pytest.mark.parametrize("method", ["min", "max", "first", "dense"])
+def test_equal_scores_share_their_ranks(method):
+    tied = AMONG.assign(role=AMONG["adagc"], zero=AMONG["adagc"])
+    found = tied.rank(axis=1, ascending=False, method=method)["adagc"].mean()
+    shown = exercises.check_mean_rank(found, tied)
+    assert "share the mean of their ranks" in shown.text
+
+
+def test_what_is_stored_is_what_training_stores():
+    targets = torch.zeros(1, 1)
+    for score in VISITS:
+        targets = single_positive.fused(targets, score, MEMORY)
+    assert state(check("stored", single_positive.unbiased(targets, MEMORY, tensor([4])))) == "right"
+
+
+def test_memory_in_place_of_its_rest_and_a_visit_too_many_have_the_hints_of_their_kind():
+    assert "changed places" in check("stored", stored(VISITS, 1 - MEMORY) / (1 - MEMORY**4)).text
+    assert "The exponent" in check("stored", stored(VISITS) / (1 - MEMORY**5)).text
+
+
+def test_kappa_is_that_of_the_book_and_scenes_that_were_skipped_are_told():
+    assert state(check("kappa", annotations.agreement(MINE, YOURS))) == "right"
+    either = MERGED[(MERGED["label_first"] != "") | (MERGED["label_second"] != "")]
+    for rows in (MERGED, either):
+        for answer in (
+            kappa(alike(rows), chance(rows)),
+            kappa(alike(rows), chance(rows, ["", *CROP_NAMES])),
+            kappa(rows["same"].mean(), chance(rows)),
+        ):
+            assert "skipped" in check("kappa", answer).text
+    assert "skipped" in check("kappa", MERGED["same"].mean()).text
+    assert "1 of so many" in check("kappa", kappa(AGREED, 1 / 4)).text  # of those that were given
 
 
 # What the pages print
@@ -818,6 +1109,35 @@ def variables_of_crops():
     return {"data": make_series(), "found": CROPS, "tasks": {1: CROPS}, "end": similar(dice(24, 8), dice(25, 8)[1:])}
 
 
+def variables_of_single_positive(data):
+    """The same for the pages of Part IV, where one class of each scene is known."""
+    index = data.split("train")
+    observed = single_positive_runs.observe(data, "train", "random")
+    runs = [
+        {"method": method, "setting": setting, "seed": seed, "map_macro": score + seed * (-1) ** place / 400}
+        for place, (method, setting, score) in enumerate(
+            [("an", "all", 0.9), ("an", "random", 0.6), ("hill", "random", 0.7), ("adagc", "random", 0.75)]
+        )
+        for seed in (42, 43)
+    ]
+    areas = positions.count(data.positions[index], len(data.classes))
+    first, second = (
+        annotations.simulate(
+            data.classes, areas, index.tolist(), seed=seed, slips=0.3, generator=Generator().manual_seed(seed)
+        )
+        for seed in (0, 1)
+    )
+    return {
+        "data": data,
+        "index": index,
+        "observed": observed,
+        "found": pd.DataFrame(runs),
+        "first": first,
+        "second": second,
+        "pseudo": observed | (dice(len(index), len(data.classes)) < 0.5),
+    }
+
+
 def run_cell(code, names):
     """What the last line of a cell shows."""
     *body, last = ast.parse(code).body
@@ -848,6 +1168,8 @@ def test_the_solution_of_a_page_passes_its_check(name, tiny_scenes):
         names |= variables_of_cromss(tiny_scenes)
     elif name.startswith("crops/"):
         names |= variables_of_crops()
+    elif name.startswith("single_positive/"):
+        names |= variables_of_single_positive(tiny_scenes)
     else:
         names |= {key: value for key, value in variables(tiny_scenes).items() if not (key == "noisy" and key in names)}
     assert state(run_cell(code, dict(names))) == "open"

@@ -20,6 +20,15 @@ from rsbook.exercises.mixtures import (
     check_small_crops,
     check_wrong_mixtures,
 )
+from rsbook.exercises.positives import (
+    check_added,
+    check_calibrated,
+    check_hidden_share,
+    check_kappa,
+    check_mean_rank,
+    check_most_hidden,
+    check_stored,
+)
 from rsbook.exercises.scores import (
     check_blind_network,
     check_costliest,
@@ -42,19 +51,25 @@ from rsbook.exercises.series import (
 )
 
 __all__ = [
+    "check_added",
     "check_average_accuracy",
     "check_blind_network",
     "check_border_growth",
+    "check_calibrated",
     "check_changed_pixels",
     "check_changed_scenes",
     "check_costliest",
     "check_enhanced",
     "check_hardest_class",
+    "check_hidden_share",
     "check_iou",
+    "check_kappa",
     "check_kept_labels",
     "check_kept_pixels",
     "check_learned",
     "check_lost_labels",
+    "check_mean_rank",
+    "check_most_hidden",
     "check_ndvi",
     "check_nt_xent",
     "check_overlap",
@@ -66,6 +81,7 @@ __all__ = [
     "check_shared_scenes",
     "check_small_crops",
     "check_spread_of_gain",
+    "check_stored",
     "check_win_share",
     "check_wrong_mixtures",
 ]
