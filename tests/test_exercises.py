@@ -1111,8 +1111,7 @@ def variables_of_crops():
 
 def variables_of_single_positive(data):
     """The same for the pages of Part IV, where one class of each scene is known."""
-    index = data.split("train")
-    observed = single_positive_runs.observe(data, "train", "random")
+    index, settings = data.split("train"), {"train_scenes": 8}
     runs = [
         {"method": method, "setting": setting, "seed": seed, "map_macro": score + seed * (-1) ** place / 400}
         for place, (method, setting, score) in enumerate(
@@ -1120,21 +1119,24 @@ def variables_of_single_positive(data):
         )
         for seed in (42, 43)
     ]
-    areas = positions.count(data.positions[index], len(data.classes))
-    first, second = (
-        annotations.simulate(
-            data.classes, areas, index.tolist(), seed=seed, slips=0.3, generator=Generator().manual_seed(seed)
-        )
-        for seed in (0, 1)
-    )
+    areas = positions.count(label_propagation.class_positions(data, index), len(data.classes))
+    draws = [Generator().manual_seed(seed) for seed in (0, 1)]
+    p, t = dice(2, 50).tolist()
     return {
         "data": data,
         "index": index,
-        "observed": observed,
-        "found": pd.DataFrame(runs),
-        "first": first,
-        "second": second,
-        "pseudo": observed | (dice(len(index), len(data.classes)) < 0.5),
+        "labels": data.labels[index],
+        "observed": {
+            setting: single_positive_runs.observe(data, "train", setting) for setting in ("random", "dominant")
+        },
+        "settings": settings,
+        "chosen": {"training": settings},
+        "first": {"entries": {"p": p, "t": t, "hidden": [k % 3 == 0 for k in range(50)]}},
+        "table": pd.DataFrame(runs),
+        "simulated": [
+            annotations.simulate(data.classes, areas, index.tolist(), seed=0, slips=0.3, generator=draw)
+            for draw in draws
+        ],
     }
 
 
