@@ -41,13 +41,13 @@ TRIALS_ON_A_LAPTOP = {
 }
 
 # Part IV: what is tried for each method, as many for each: a factor of the learning rate, and options. The first two
-# are rates for all; then methods without options get other rates, those with options other values of these. Shares are
-# of all entries, in the last epoch: there are about as many hidden positives.
-RATES = [(1.0, {}), (0.5, {}), (2.0, {}), (0.25, {})]
+# are the same rates for all; then methods without options get other rates, those with options other values of these.
+# Shares are of all entries, in the last epoch: there are about as many hidden positives.
+RATES = [(1.0, {}), (2.0, {}), (0.5, {}), (4.0, {})]
 
 
 def _with(first: dict[str, Any], second: dict[str, Any]) -> list[tuple[float, dict[str, Any]]]:
-    return [(factor, options) for options in (first, second) for factor in (1.0, 0.5)]
+    return [(factor, options) for options in (first, second) for factor in (1.0, 2.0)]
 
 
 CANDIDATES: dict[str, list[tuple[float, dict[str, Any]]]] = {

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from rsbook import figures, single_positive
@@ -40,7 +42,7 @@ def draw_labels(data: Scenes, index: Sequence[int], observed: Mapping[str, Tenso
     ]
 
     def draw(theme: Theme) -> Figure:
-        figure, axes = figures.axes(theme, 1.8 * len(index), 3.2, ncols=len(index), squeeze=False)
+        figure, axes = figures.axes(theme, 1.45 * len(index), 2.9, ncols=len(index), squeeze=False)
         for ax, image, row, scene in zip(axes[0], pixels, rows, index, strict=True):
             ax.imshow(image)
             ax.set(xticks=[], yticks=[])
@@ -48,7 +50,7 @@ def draw_labels(data: Scenes, index: Sequence[int], observed: Mapping[str, Tenso
             names = _names(data, data.labels[scene])
             marks = ["".join(name[0].upper() for name in observed if row[name] == label) for label in names]
             text = [f"{label} ({', '.join(mark)})" if mark else label for label, mark in zip(names, marks, strict=True)]
-            ax.set_xlabel("\n".join(text), fontsize=7)
+            ax.set_xlabel("\n".join(text), fontsize=7.5)
         return figure
 
     letters = ", ".join(f"{name[0].upper()}: known with {name} positives" for name in observed)
@@ -117,7 +119,7 @@ def draw_learning(runs: pd.DataFrame) -> Html:
 
     return figures.show(
         draw,
-        alt="Curves by epoch, a panel a method: mean score of hidden positives above that of true absences.",
+        alt="Curves by epoch, a panel a method: mean scores of hidden positives and of true absences.",
         caption="Mean score of unobserved classes of the training scenes, by whether they are there: thin lines are "
         "seeds, thick ones their mean, dotted ones where calibration begins. Of AdaGC it is the teacher's score. "
         "No method knows which is which.",
@@ -183,7 +185,8 @@ def draw_benchmark(runs: pd.DataFrame, metric: str = "map_macro", label: str = "
     )
 
 
-def _mark_begin(ax: object, frame: pd.DataFrame, theme: Theme) -> None:
+def _mark_begin(ax: Axes, frame: pd.DataFrame, theme: Theme) -> None:
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     for begun in frame["begun"].dropna().unique():
         if begun >= 0:
             ax.axvline(begun, color=theme["ink"], linestyle=":", linewidth=1)
