@@ -21,7 +21,10 @@ if TYPE_CHECKING:  # PyTorch takes seconds to import: listing and preparing arch
 
 DATA = Path(__file__).parents[1] / "data"
 EMBEDDED = ("bluemarble", "bluemarble_vegetation", "crops")  # these come with the repository
-ARCHIVES = (*EMBEDDED, "deepglobe", "bigearthnet", "treesatai", "aid", "ssl4eo", "dfc2020", "denethor", "breizhcrops")
+ARCHIVES = (
+    *(*EMBEDDED, "deepglobe", "bigearthnet", "treesatai", "aid", "ssl4eo", "dfc2020"),
+    *("denethor", "breizhcrops", "voc"),
+)
 SPLITS = ("train", "val", "test")
 LARGE = 64 * 2**20  # bytes: a larger file is hashed again only after its size or time has changed
 STAMP = ".verified.json"

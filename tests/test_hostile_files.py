@@ -30,6 +30,7 @@ import make_archives_bigearthnet
 import make_archives_crops
 import make_archives_sentinel
 import make_archives_treesatai
+import make_archives_voc
 import numpy as np
 import pandas as pd
 import pyarrow
@@ -39,11 +40,12 @@ import torch
 from PIL import Image
 from pyarrow import parquet
 from safetensors import SafetensorError
+from scipy.io import loadmat
 from torch import nn
 from zoo import notebook
 
 from rsbook import checkpoints, cli, pages, planning, preparing, published, results, runs, scenes, series, unpacking
-from rsbook.archives import aid, bigearthnet, breizhcrops, deepglobe, denethor, dfc2020, ssl4eo, treesatai
+from rsbook.archives import aid, bigearthnet, breizhcrops, deepglobe, denethor, dfc2020, ssl4eo, treesatai, voc
 from rsbook.parameters import BatchError, UsageError
 from rsbook.runs import RunError
 from rsbook.scenes import DataError
@@ -86,10 +88,13 @@ def house(tmp_path_factory):
             preparing.prepare("denethor", root, workers=0, progress=False)
         make_bluemarble(root / "bluemarble", rng)
         make_vegetation(root / "bluemarble_vegetation", rng)
-    preparing.prepare("deepglobe", root, workers=0, progress=False)
+        make_archives_voc.make(root / "voc" / "raw", rng)
+    for name in ("deepglobe", "voc"):
+        preparing.prepare(name, root, workers=0, progress=False)
     return root, {
         **targets_of_archives(root),
         **targets_of_crops(root),
+        **targets_of_voc(root / "voc"),
         **targets_of_prepared(root / "deepglobe"),
         **targets_of_series(root / "denethor"),
         **targets_of_bluemarble(root / "bluemarble"),
@@ -190,6 +195,35 @@ def targets_of_crops(root):
         ),
         "index of fields": Target(part, lambda: breizhcrops._fields({"frh01": part}, known)),
         "codes of cultures": Target(codes, lambda: breizhcrops._codes(codes)),
+    }
+
+
+def targets_of_voc(folder):
+    """Photographs, maps in two formats and their lists; and what has been written of them beyond what others have."""
+    raw, first = folder / "raw", "2007_000032"
+    photo, painted = (raw / voc.VOC / name for name in (f"JPEGImages/{first}.jpg", f"SegmentationClass/{first}.png"))
+    packed, plain = (raw / voc.SBD / "cls" / f"{name}.mat" for name in ("2008_000002", "2008_000015"))
+    listed = {"list of photographs": raw / voc.VOC / "ImageSets" / "Segmentation" / "train.txt"}
+    listed |= {"list of SBD": raw / voc.SBD / "val.txt"}
+
+    def is_map(classes):
+        return classes.dtype == np.uint8 and classes.ndim == 2 and max(classes.shape) <= 500
+
+    def is_image(image):
+        return image.dtype == np.uint8 and image.ndim == 3 and len(image) == 3 and max(image.shape) <= 500
+
+    maps = {"PNG with a palette": painted, "MATLAB": packed, "MATLAB without compression": plain}
+    table = folder / "scenes.csv"
+    return {
+        "photograph": Target(photo, lambda: voc._image(photo), sound=is_image),
+        **{name: Target(path, lambda path=path: voc._map(path), sound=is_map) for name, path in maps.items()},
+        **{
+            name: Target(path, lambda: voc.source(raw), sound=lambda source: len(source.scenes) > 0)
+            for name, path in listed.items()
+        },
+        "voc scenes.csv": Target(
+            table, lambda: voc.load(folder, ""), sound=lambda data: isinstance(data, scenes.Scenes)
+        ),
     }
 
 
@@ -385,7 +419,8 @@ def targets_of_downloads(folder):
 NAMES = (
     *("JPEG", "PNG", "GeoTIFF", "GeoTIFF without compression", "GeoTIFF of four bands", "Parquet"),
     *("labels of a patch", "list of patches", "packed list", "shares", "list of images"),
-    *("JPEG of a scene", "table of labels"),
+    *("JPEG of a scene", "table of labels", "photograph", "PNG with a palette", "MATLAB"),
+    *("MATLAB without compression", "list of photographs", "list of SBD", "voc scenes.csv"),
     *("radar", "optical band", "noisy label", "radar of a patch", "bands of a patch", "map of a patch"),
     *("prepared images.npy", "prepared positions.npy", "prepared labels.npy", "prepared scenes.csv"),
     *("stack of bands", "pickled corners", "pickled dates", "field boundaries", "image of Planet"),
@@ -617,10 +652,36 @@ def raster(path, value, dtype="uint8", shape=(1, 64, 96)):
     return path.read_bytes()
 
 
-def photograph(size, mode):
+def photograph(size, mode, kind="JPEG"):
     content = io.BytesIO()
-    Image.new(mode, (size, size)).save(content, "JPEG")
+    Image.new(mode, (size, size)).save(content, kind)
     return content.getvalue()
+
+
+def painted(path, size, value):
+    make_archives_voc.painted(path, np.full((size, size), value, dtype=np.uint8))
+    return path.read_bytes()
+
+
+def element(kind, content):
+    """A part of a MATLAB file; one that is packed (15) is not filled up to 8 bytes."""
+    return struct.pack("<LL", kind, len(content)) + content + bytes(-len(content) % 8 if kind != 15 else 0)
+
+
+def array(number, shape, name=b"", *parts):
+    """An array in a MATLAB file, of any class and shape."""
+    head = element(6, struct.pack("<LL", number, 0)) + element(5, struct.pack(f"<{len(shape)}l", *shape))
+    return element(14, head + element(1, name) + b"".join(parts))
+
+
+def matlab(*parts):
+    return b"MATLAB 5.0 MAT-file".ljust(124) + b"\0\1IM" + b"".join(parts)
+
+
+def of_sbd(*parts, names=(b"Segmentation",), name=b"GTcls", shape=(1, 1)):
+    """A MATLAB file of a struct with these fields."""
+    width, fields = element(5, struct.pack("<L", 32)), b"".join(field.ljust(32, b"\0") for field in names)
+    return matlab(array(2, shape, name, width, element(1, fields), *parts))
 
 
 def pointing(path):
@@ -652,7 +713,8 @@ def wrong(folder, path):
     ]
     parts += [{"seasons": value} for value in (None, 0, -1, True, 1.0, "1", 10**9)]
     parts += [{"min_pixels": "3"}, {"classes": [1, 2]}, {"classes": []}, {"scenes": {"train": "x"}}, {"notes": 3}]
-    other = {"shape": (1, 120, 120)}
+    other, values = {"shape": (1, 120, 120)}, element(2, bytes(6))
+    pixels = array(9, (2, 3), b"", values)
     return {
         "GeoTIFF": lambda: [pointing(folder / "b.tif"), raster(folder / "a.tif", 1, "int16", **other)],
         "radar": lambda: [
@@ -684,6 +746,40 @@ def wrong(folder, path):
             *(changed(path, counts={"a": "b"}), changed(path, classes=[1, 2]), changed(path, days={})),
         ],
         "JPEG of a scene": lambda: [photograph(size, mode) for size, mode in ((512, "RGB"), (600, "L"), (600, "CMYK"))],
+        "photograph": lambda: [photograph(501, "RGB"), photograph(90, "CMYK"), photograph(90, "RGB", "PNG")],
+        "PNG with a palette": lambda: [
+            *(photograph(90, mode, "PNG") for mode in ("RGB", "L", "1", "RGBA")),
+            *(painted(folder / "a.png", size, value) for size, value in ((501, 0), (90, 21), (90, 254))),
+            photograph(90, "P", "GIF"),
+        ],
+        **dict.fromkeys(
+            ("MATLAB", "MATLAB without compression"),
+            lambda: [
+                of_sbd(),
+                of_sbd(pixels, pixels),
+                of_sbd(pixels, names=(b"segmentation",)),
+                of_sbd(pixels, name=b"GTinst"),
+                of_sbd(pixels, shape=(2, 1)),
+                *(of_sbd(array(9, shape, b"", values)) for shape in ((2, 2), (-2, -3), (6,), (3, 2, 1), ())),
+                *(of_sbd(array(number, (2, 3), b"", values)) for number in (1, 2, 6, 8, 99)),
+                of_sbd(array(9, (2, 3), b"", element(9, bytes(48)))),
+                of_sbd(array(9, (2, 3))),
+                of_sbd(array(9, (2, 3), b"", element(2, b"\x15" * 6))),
+                matlab(pixels),
+                matlab(element(15, zlib.compress(pixels)[:-5])),
+                matlab(element(15, zlib.compress(element(15, zlib.compress(pixels))))),
+            ],
+        ),
+        **dict.fromkeys(
+            ("list of photographs", "list of SBD"),
+            lambda: [b"../../a\n", b"2007_000032.jpg\n", b"2007_000032\n" * 2, b"2007_999999\n", long.encode()],
+        ),
+        "voc scenes.csv": lambda: [
+            *rows,
+            b"scene,split,list\na,train,voc\n",
+            *(path.read_bytes().replace(b",sbd,", name) for name in (b",", b",coco,", b",,")),
+            path.read_bytes().replace(b",train,", b",extra,"),
+        ],
         "table of labels": lambda: [
             *(path.read_bytes() + name + no_class for name in (b"port_9", b"../../a", b"", long.encode())),
             *(path.read_bytes().replace(b"desert_7,0", b"desert_7," + cell) for cell in (b"2", b"", b"0,0", b"true")),
@@ -702,6 +798,16 @@ def test_what_is_well_formed_and_wrong_is_refused_by_name(target, tmp_path, requ
     for i, content in enumerate(contents):
         _, error = attack(target, content)
         assert error is not None, i
+
+
+def test_the_made_files_of_matlab_are_whole(tmp_path):
+    """They are read when nothing of them is wrong, so the test above can fail."""
+    path = tmp_path / "a.mat"
+    pixels = array(9, (2, 3), b"", element(2, bytes(range(6))))
+    for content in (of_sbd(pixels), matlab(element(15, zlib.compress(of_sbd(pixels)[128:])))):
+        path.write_bytes(content)
+        assert (voc._map(path) == [[0, 2, 4], [1, 3, 5]]).all()
+        assert (loadmat(path)["GTcls"][0]["Segmentation"][0] == voc._map(path)).all()
 
 
 def test_a_journal_of_other_lines_is_no_harm(house):
@@ -743,9 +849,9 @@ def chunk(kind, content):
     return struct.pack(">L", len(content)) + kind + content + struct.pack(">L", zlib.crc32(kind + content))
 
 
-def png(width, height):
-    """A PNG of any size that holds a line of it."""
-    header = struct.pack(">LLBBBBB", width, height, 8, 2, 0, 0, 0)
+def png(width, height, colours=2):
+    """A PNG of any size that holds a line of it; colours: 2 for three bands, 3 for a palette."""
+    header = struct.pack(">LLBBBBB", width, height, 8, colours, 0, 0, 0)
     pieces = chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(bytes(1000))), chunk(b"IEND", b"")
     return b"\x89PNG\r\n\x1a\n" + b"".join(pieces)
 
@@ -795,6 +901,8 @@ def claims(root):
     chunked = {"chunks": (143, 17), "maxshape": (None, None), "compression": "gzip"}
     kinds = ["|O", [("a", "|O")], "(32768,32768)f8", "|U2147483647", "<M8[s]", "|V0"]
     arrays = [*map(npy, shapes), *(npy((2,), kind) for kind in kinds), npy((3, 2), length=65000)]
+    cells = [array(number, (side, side), b"GTcls", element(2, bytes(6))) for number in (1, 2, 3, 5, 9)]
+    packed = [matlab(element(15, zlib.compress(content, 1))) for content in (bytes(2**28), b"\1\0\1\0" * 2**26)]
     return {
         "GeoTIFF": [
             *(tiff(path, tags) for tags in ({256: side, 257: side}, {277: 65535}, {278: 2**32 - 1})),
@@ -816,7 +924,16 @@ def claims(root):
         ],
         "bluemarble igbp.tif": [tiff(path, {256: 10**5, 257: 10**5}, (1, 64, 96), "uint8")],
         "PNG": [png(*size) for size in [*sizes, (side, 1)]],
-        **{name: [jpeg(photo, *size) for size in sizes] for name in ("JPEG", "JPEG of a scene")},
+        **{name: [jpeg(photo, *size) for size in sizes] for name in ("JPEG", "JPEG of a scene", "photograph")},
+        "PNG with a palette": [png(*size, 3) for size in [*sizes, (side, 1)]],
+        "MATLAB": [
+            *(matlab(cell) for cell in cells),
+            *(of_sbd(cell) for cell in cells),
+            *(matlab(struct.pack("<LL", kind, 2**32 - 1), *cells) for kind in (14, 15)),
+            *(matlab(content * 2**20) for content in (bytes(8), b"\1\0\1\0" + bytes(4))),
+            *packed,
+            of_sbd(*cells * 10_000, names=[b"a"] * 50_000),
+        ],
         "Parquet": [many_values(path)],
         "packed list": [gzip.compress(bytes(2**29), 1), gzip.compress(b"a" * 2**28, 1)],
         **{f"prepared {name}.npy": arrays for name in ("images", "positions", "labels")},
@@ -833,6 +950,7 @@ def measured(root):
     targets = {
         **targets_of_archives(root),
         **targets_of_crops(root),
+        **targets_of_voc(root / "voc"),
         **targets_of_prepared(root / "deepglobe"),
         **targets_of_series(root / "denethor"),
         **targets_of_bluemarble(root / "bluemarble"),

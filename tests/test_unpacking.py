@@ -16,11 +16,13 @@ import tarfile
 import tempfile
 import tracemalloc
 import zipfile
+from pathlib import Path
 
 import hypothesis
 import make_archives_aid
 import make_archives_bigearthnet
 import make_archives_treesatai
+import make_archives_voc
 import numpy as np
 import pyarrow
 import pytest
@@ -706,6 +708,21 @@ def test_aid_is_prepared_from_its_zips(tmp_path, monkeypatch, counted):
     (packed_raw / "multilabel.csv").unlink()
     assert prepared(tmp_path / "packed", "aid") == prepared(tmp_path / "plain", "aid")
     assert sorted(counted) == ["drive-download-002.zip", "images_tr.zip", "labels.zip"]
+
+
+def test_voc_is_prepared_from_its_tars(tmp_path, monkeypatch, counted):
+    monkeypatch.setattr(preparing, "_workers", lambda: 1)
+    raw = tmp_path / "plain" / "voc" / "raw"
+    make_archives_voc.make(raw, np.random.default_rng(0))
+    packed_raw = shutil.copytree(raw, tmp_path / "packed" / "voc" / "raw")
+    archives = {"VOCdevkit": "VOCtrainval_11-May-2012.tar", "benchmark_RELEASE": "benchmark.tgz"}
+    for name, archive in archives.items():
+        files = {f"{name}/{inner}": content for inner, content in tree(packed_raw / name).items()}
+        (packed_raw / archive).write_bytes(archive_of(files, Path(archive).suffix))
+        shutil.rmtree(packed_raw / name)
+    (packed_raw / "VOC2012test.tar").write_bytes(b"not needed")
+    assert prepared(tmp_path / "packed", "voc") == prepared(tmp_path / "plain", "voc")
+    assert sorted(counted) == sorted(archives.values())
 
 
 def test_bigearthnet_is_prepared_from_its_tars(tmp_path, monkeypatch):
