@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # PyTorch takes seconds to import: listing and preparing arch
     from torch import Tensor
 
 DATA = Path(__file__).parents[1] / "data"
-EMBEDDED = ("bluemarble", "bluemarble_vegetation", "crops")  # these come with the repository
+EMBEDDED = ("bluemarble", "bluemarble_64", "bluemarble_vegetation", "crops")  # these come with the repository
 ARCHIVES = (
     *(*EMBEDDED, "deepglobe", "bigearthnet", "treesatai", "aid", "ssl4eo", "dfc2020"),
     *("denethor", "breizhcrops", "voc"),

@@ -67,6 +67,9 @@ def root(tmp_path, monkeypatch):
     (builds_on_it / "b.tif").write_bytes(b"more pixels")
     sums = f"{scenes.sha256(builds_on_it / 'b.tif')}  b.tif\n" + listed.replace("a.tif", "../bluemarble/a.tif")
     (builds_on_it / "SHA256SUMS").write_text(sums)
+    only_builds_on_it = root / "data" / "bluemarble_64"
+    only_builds_on_it.mkdir()
+    (only_builds_on_it / "SHA256SUMS").write_text(listed.replace("a.tif", "../bluemarble/a.tif"))
     simulated = root / "data" / "crops"
     simulated.mkdir()
     (simulated / "c.yaml").write_text("crops: {}")

@@ -32,15 +32,22 @@ def load(folder: Path, checksum: str) -> scenes.Scenes:
     images = torch.from_numpy(cut(geotiff.read(folder / "image.tif", (3, None, None), "uint8", CURE), corners))
     maps = torch.from_numpy(cut(read_map(folder / "igbp.tif")[None], corners)[:, 0])
 
-    min_pixels = int(PRESENCE * WINDOW * WINDOW)
+    return as_scenes("bluemarble", images, maps, split_of_scene, checksum)
+
+
+def as_scenes(
+    name: str, images: torch.Tensor, maps: torch.Tensor, split_of_scene: list[str], checksum: str
+) -> scenes.Scenes:
+    """Scenes of images (N,3,H,W) and maps (N,H,W) uint8 of the same ground, with the split of each."""
+    min_pixels = int(PRESENCE * maps[0].numel())
     bits, labels = scenes.from_maps(maps, len(CLASSES), min_pixels)
     splits = {
-        name: torch.tensor([i for i, split in enumerate(split_of_scene) if split == name], dtype=torch.int64)
-        for name in scenes.SPLITS
+        split: torch.tensor([i for i, one in enumerate(split_of_scene) if one == split], dtype=torch.int64)
+        for split in scenes.SPLITS
     }
     training = images[splits["train"]].double()
     return scenes.Scenes(
-        name="bluemarble",
+        name=name,
         images=images,
         labels=labels,
         positions=bits,
@@ -75,9 +82,9 @@ def read_map(path: Path) -> np.ndarray:
     return sieve(np.asarray(IGBP_TO_CLASS, dtype=np.uint8)[igbp], size=MIN_SEGMENT)
 
 
-def cut(layers: np.ndarray, corners: list[tuple[int, int]]) -> np.ndarray:
-    """Windows (N,C,32,32) of layers (C,H,W) by their upper left corners; raises DataError for one that lies outside."""
-    height, width = (size - WINDOW for size in layers.shape[1:])
+def cut(layers: np.ndarray, corners: list[tuple[int, int]], side: int = WINDOW) -> np.ndarray:
+    """Windows (N,C,side,side) of layers (C,H,W) by their upper left corners; raises DataError for one outside."""
+    height, width = (size - side for size in layers.shape[1:])
     if outside := [corner for corner in corners if not (0 <= corner[0] <= height and 0 <= corner[1] <= width)]:
         raise DataError(f"scenes.csv has a window at {outside[0]}, outside the image of {layers.shape[1:]}: {CURE}")
-    return np.stack([layers[:, row : row + WINDOW, column : column + WINDOW] for row, column in corners])
+    return np.stack([layers[:, row : row + side, column : column + side] for row, column in corners])
