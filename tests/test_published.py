@@ -39,6 +39,7 @@ def test_names():
     expected = {f"label_propagation/{table}" for table in ["figure_4", "table_i", *BOX_TABLES, "table_v"]}
     expected |= {"cromss/table_1", "cromss/journal", "crops/table_1", "crops/wins", "crops/fields"}
     expected |= {"single_positive/large_loss"}
+    expected |= {f"weak_segmentation/table_{i}" for i in (1, 2, 3)}
     assert expected <= set(published.names())
 
 
@@ -50,7 +51,7 @@ def test_every_file_is_tidy(name):
     assert frame.columns.is_unique
     assert {"section", "page"} <= set(frame.columns)
     assert frame["section"].notna().all() or name.startswith(
-        ("cromss/", "crops/", "single_positive/")
+        ("cromss/", "crops/", "single_positive/", "weak_segmentation/")
     )  # not known there
     assert not any(str(column).startswith("Unnamed") for column in frame.columns)
 
@@ -511,3 +512,18 @@ def test_large_loss_table_is_whole_and_in_the_order_of_its_text():
         23.2,
     ]
     assert (scores.loc["full"] > scores.drop("full")).all(axis=None)
+
+
+def test_the_tables_of_the_weak_segmentation_report():
+    first = published.table("weak_segmentation/table_1").pivot(index="method", columns="maps", values="miou")
+    assert first.shape == (6, 2)
+    assert first["cam"].sum() == pytest.approx(45.0 + 46.5 + 46.4 + 46.8 + 46.8 + 48.2)
+    assert first["walk"].sum() == pytest.approx(55.6 + 56.7 + 55.2 + 55.8 + 56.6 + 58.4)
+    assert first.idxmax().tolist() == ["fmix", "fmix"]
+    second = published.table("weak_segmentation/table_2").set_index("method")["miou"]
+    assert set(second.index) == set(first.index)
+    assert second.idxmax() == "mixup"  # the order of Table 1 does not survive
+    assert second.sum() == pytest.approx(52.7 + 54.3 + 53.0 + 55.1 + 53.5 + 54.0)
+    third = published.table("weak_segmentation/table_3")
+    assert third["miou"].tolist() == [61.7, 66.1, 65.6, 61.2]
+    assert (third["source"] == "quoted").sum() == 3
