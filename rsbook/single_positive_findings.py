@@ -213,7 +213,7 @@ def ablation_table(runs: pd.DataFrame) -> pd.DataFrame:
 
 def variant(run: Mapping[str, Any]) -> str:
     """What `single_positive_runs.ablation` calls a run of AdaGC, by its options."""
-    options = checked("adagc", run["options"])
+    options = checked("adagc", run["options"] or {})
     if options["begin"] is not None:
         return {-1: "no second stage", 0: "no warm-up"}.get(int(run["begun"]), "fixed warm-up")
     changed = {
