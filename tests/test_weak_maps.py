@@ -1,0 +1,111 @@
+"""Maps from a classifier, part by part, against the same scene by scene."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Generator
+from torch.nn.functional import interpolate
+
+from rsbook import affinity, metrics, models, segmentation, weak_maps, weak_segmentation
+
+SCALES = (1, 0.5)
+
+
+@pytest.fixture
+def data(tiny_scenes):
+    """The tiny scenes, larger and square; class three as a background that no classifier knows of."""
+    images = tiny_scenes.images[:, :, :, :12].repeat_interleave(2, 2).repeat_interleave(2, 3)
+    maps = tiny_scenes.positions[:, :, :12].repeat_interleave(2, 1).repeat_interleave(2, 2)
+    return replace(tiny_scenes, images=images, positions=maps)
+
+
+def classifier(classes=3):
+    return models.classifier("narrow_resnet", 3, classes, Generator().manual_seed(0)).eval()
+
+
+def raw_maps(network, data, i, size):
+    images = data.normalise(data.images[i : i + 1])
+    return weak_segmentation.multi_scale_maps(network, images, size, SCALES)
+
+
+@pytest.mark.parametrize("background", [None, 0.4])
+def test_maps_and_their_confusion_scene_by_scene(data, background, monkeypatch):
+    monkeypatch.setattr(weak_maps, "TOGETHER", 3)
+    count = 3 if background is None else 2
+    network, index = classifier(count), torch.tensor([7, 2, 9, 4])
+    expected = []
+    for i in index.tolist():
+        present = data.labels[i : i + 1, :count]
+        maps = weak_segmentation.normalised(raw_maps(network, data, i, (24, 24)), present)
+        expected.append(weak_segmentation.segment(maps, present, background))
+    expected = torch.cat(expected)
+    assert torch.equal(torch.cat(list(weak_maps.cam_maps(network, data, index, SCALES, background))), expected)
+    truth = segmentation.maps_of(data, index)
+    found = weak_maps.map_confusion(network, data, index, SCALES, background)
+    assert torch.equal(found, metrics.confusion_matrix(expected, truth, 3))
+    assert found.sum() == truth.numel()
+
+
+def test_confident_is_what_is_twice_as_high_as_the_next(data):
+    network, index = classifier(), torch.tensor([7, 2, 9])
+    found = weak_maps.confident(network, data, index, (6, 6), SCALES, None)
+    for k, i in enumerate(index.tolist()):
+        present = data.labels[i : i + 1]
+        maps = weak_segmentation.normalised(raw_maps(network, data, i, (6, 6)), present)[0]
+        for y in range(6):
+            for x in range(6):
+                order = sorted(range(3), key=lambda c, y=y, x=x, maps=maps: -maps[c, y, x].item())
+                sure = maps[order[0], y, x] > 2 * maps[order[1], y, x]
+                assert found[k, y, x] == (order[0] if sure else affinity.IGNORED)
+
+
+def test_confident_with_a_background_is_the_papers(data):
+    network, index = classifier(2), torch.tensor([7, 2])
+    found = weak_maps.confident(network, data, index, (6, 6), SCALES, 0.4)
+    for k, i in enumerate(index.tolist()):
+        present = data.labels[i : i + 1, :2]
+        maps = weak_segmentation.normalised(raw_maps(network, data, i, (6, 6)), present)
+        assert torch.equal(found[k : k + 1], affinity.confident_labels(maps, present))
+
+
+@pytest.mark.parametrize("background", [None, 0.4])
+def test_walked_maps_scene_by_scene(data, background, monkeypatch):
+    monkeypatch.setattr(weak_maps, "TOGETHER", 2)
+    count = 3 if background is None else 2
+    network, index = classifier(count), torch.tensor([7, 2, 9])
+    net = weak_maps.affinity_net(network, data, Generator().manual_seed(1)).eval()
+    found = torch.cat(list(weak_maps.walked_maps(network, net, data, index, 3, 16, 8.0, SCALES, background)))
+    size = weak_maps.affinity_size(network, data)
+    assert size == (6, 6)
+    for k, i in enumerate(index.tolist()):
+        present = data.labels[i : i + 1, :count]
+        maps = weak_segmentation.normalised(raw_maps(network, data, i, size), present)
+        stages = weak_maps.stage_maps(network, data.normalise(data.images[i : i + 1]))
+        scores = affinity.random_walk(maps, present, net(stages, size), offsets=affinity.neighbours(3), steps=16)
+        whole = interpolate(scores, size=(24, 24), mode="bilinear", align_corners=False)[0]
+        allowed = [c for c in range(count) if present[0, c]] + ([count] if background is not None else [])
+        best = torch.tensor(allowed)[whole[allowed].argmax(dim=0)]
+        assert (found[k] == best).float().mean() > 0.99  # rounding where two are equal
+
+
+def test_how_many_confident_pixels_are_right(data):
+    index = torch.arange(3)
+    truth = segmentation.maps_of(data, index)[:, ::4, ::4]
+    labels = truth.clone()
+    labels[:, 0] = affinity.IGNORED
+    labels[0, 1:3] = (labels[0, 1:3] + 1) % 3
+    found = weak_maps.confidence(labels, data, index)
+    assert found["confident"] == pytest.approx(5 / 6)
+    assert found["confident_right"] == pytest.approx(1 - 12 / 90)
+    nothing = weak_maps.confidence(torch.full_like(labels, affinity.IGNORED), data, index)
+    assert nothing == {"confident": 0.0, "confident_right": None}
+
+
+def test_stages_are_those_that_do_something():
+    assert len(weak_maps.stages_of(classifier())) == 3
+    resnet = models.classifier("resnet18", 3, 3, Generator())
+    assert weak_maps.stages_of(resnet) == [resnet.layer1, resnet.layer2, resnet.layer3, resnet.layer4]
+    found = weak_maps.stage_maps(resnet.eval(), torch.zeros(1, 3, 64, 64))
+    assert [tuple(one.shape[1:]) for one in found] == [(128, 8, 8), (256, 4, 4), (512, 2, 2)]
+    assert not any(module._forward_hooks for module in resnet.modules())
