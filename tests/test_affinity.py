@@ -82,7 +82,7 @@ def test_the_papers_radius_has_34_neighbours_and_one_below_2_none():
 @given(
     seed=st.integers(0, 2**31),
     levels=st.sampled_from([0, 2, 8]),
-    exponents=st.sampled_from([(4.0, 32.0), (1.0, 1.0), (0.5, 2.0)]),
+    exponents=st.sampled_from([(4.0, 32.0), (1.0, 1.0), (1.0, 2.0)]),
 )
 def test_labels_are_those_of_single_pixels(seed, levels, exponents):
     maps, present, _ = draw(seed)
@@ -224,13 +224,14 @@ def test_loss_refuses_labels_of_another_size_and_offsets_of_both_halves():
 @pytest.mark.parametrize("radius", [2, 5])
 @pytest.mark.parametrize("beta", [1.0, 8.0])
 def test_transition_is_the_dense_one(size, radius, beta):
-    features = draw(size=size)[2][0]
+    features = draw(size=size)[2][0].requires_grad_()
     offsets = affinity.neighbours(radius)
     matrix = affinity.transition(affinity.affinities(features[None], offsets)[0], offsets, beta)
     n = size[0] * size[1]
     assert matrix.layout == torch.sparse_csc
     assert matrix.shape == (n, n)
     assert matrix.dtype == torch.float32
+    assert not matrix.requires_grad
     dense = matrix.to_dense()
     torch.testing.assert_close(dense.double(), slow_transition(features, beta, radius), rtol=1e-5, atol=1e-7)
     torch.testing.assert_close(dense.sum(dim=0), torch.ones(n))
@@ -256,7 +257,7 @@ def test_transition_refuses_affinities_of_other_offsets():
 def test_a_walk_is_so_many_steps(steps, spread):
     maps, _, features = draw(spread=spread)
     matrix = affinity.transition(affinity.affinities(features[:1], OFFSETS)[0], OFFSETS)
-    given = maps[0].flatten(1)
+    given = maps[0].flatten(1).t().contiguous().t()  # as the walk lays them out itself; they must stay as they are
     before = given.clone()
     expected = given.double() @ torch.linalg.matrix_power(slow_transition(features[0], 8), steps)
     found = affinity.walk(given, matrix, steps)
