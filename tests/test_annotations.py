@@ -6,7 +6,7 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import cohen_kappa_score
 from torch import Generator
@@ -96,6 +96,7 @@ def test_files_of_spreadsheets_and_of_others(tmp_path):
         annotations.read(tmp_path / "none.csv")
 
 
+@settings(deadline=None)
 @given(st.integers(0, 2**63), st.integers(0, 10**6), st.integers(1, 20))
 def test_candidates_are_all_classes_in_pages_of_four(seed, scene, count):
     classes = [f"class {i}" for i in range(count)]
@@ -128,6 +129,7 @@ def test_merge_has_a_row_a_scene():
         annotations.merge(answers(["water"]), pd.concat([answers(["water"]), answers(["road"], "ben")]))
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(CLASSES), st.sampled_from(CLASSES)), min_size=1, max_size=30))
 def test_agreement_is_cohens_kappa(pairs):
     ours, theirs = zip(*pairs, strict=True)
