@@ -57,42 +57,41 @@ def ranks(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def benchmark_table(runs: pd.DataFrame) -> pd.DataFrame:
-    """A row a method: mAP macro, its lead over AN, its rank over seeds, F1 at 0.5 and at the tuned threshold, and which
-    settings were chosen.
-    """
+    """A row a method: mAP macro, its lead over AN, its rank over seeds, and F1 at 0.5 and at the tuned threshold."""
     scores, fixed, tuned = (by_method(runs, metric) for metric in ("map_macro", "f1_fixed", "f1_tuned"))
-    placed = ranks(runs)
-    names = runs["method"].where(runs["setting"] != "all", "full")
-    rows = []
+    placed, rows = ranks(runs), []
     for name in scores:
         row = {"method": METHOD_NAMES[name], "mAP": mean_and_spread(scores[name])}
         row["over AN"] = "–" if name == "an" else points(scores[name] - scores["an"])
         row["rank"] = "–" if name == "full" else _span(placed[name])
         row |= {"F1 at 0.5": mean_and_spread(fixed[name]), "F1, tuned": mean_and_spread(tuned[name])}
-        row["n"] = int(scores[name].count())
-        row["chosen"] = setting_text(runs[names == name].iloc[0])
-        rows.append(row)
+        rows.append(row | {"n": int(scores[name].count())})
     return pd.DataFrame(rows)
 
 
 def setting_text(run: Mapping[str, Any]) -> str:
     """The learning rate and the options of a run in words, without those that are the same for all candidates."""
     shown = ("alpha", "beta", "rate", "strength")
-    options = [f"{name} {value:g}" for name, value in (run["options"] or {}).items() if name in shown]
+    options = [f"{name} {value:.2g}" for name, value in (run["options"] or {}).items() if name in shown]
     return ", ".join([f"learning rate {run['learning_rate']:g}", *options])
 
 
 def candidate_table(runs: pd.DataFrame, grids: Mapping[str, Sequence[Mapping[str, Any]]]) -> pd.DataFrame:
-    """What was tried for each method, and the mAP against one positive a validation scene that it reached, per cent."""
+    """A row a method: the settings chosen of those tried, the mAP against one positive a validation scene that they
+    reached, and that of all trials in their order; per cent.
+    """
     scores, rows = iter(runs.to_dict("records")), []
     for method, grid in grids.items():
         tried = [next(scores) for _ in grid]
-        best = max(run["map_observed"] for run in tried)
-        for run in tried:
-            chosen = run["map_observed"] == best
-            best = best if not chosen else float("inf")  # of equals the first
-            row = {"method": METHOD_NAMES[method], "settings": setting_text(run)}
-            rows.append(row | {"mAP, observed": f"{100 * run['map_observed']:.2f}", "chosen": "yes" if chosen else ""})
+        best = max(tried, key=lambda run: run["map_observed"])  # of equals the first
+        rows.append(
+            {
+                "method": METHOD_NAMES[method],
+                "chosen": setting_text(best),
+                "mAP, observed": f"{100 * best['map_observed']:.2f}",
+                "of": ", ".join(f"{100 * run['map_observed']:.2f}" for run in tried),
+            }
+        )
     return pd.DataFrame(rows)
 
 
@@ -359,7 +358,7 @@ def _variant(runs: pd.DataFrame, name: str) -> pd.DataFrame:
 
 def _span(values: pd.Series) -> str:
     low, high = values.min(), values.max()
-    return f"{low}" if low == high else f"{low} to {high}"
+    return f"{low}" if low == high else f"{low}\u00a0to\u00a0{high}"
 
 
 def per_cent(value: float) -> str:
