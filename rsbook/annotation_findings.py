@@ -80,6 +80,6 @@ def answer_table(answers: pd.DataFrame, data: Scenes) -> pd.DataFrame:
         "in the label of the archive, %": per_cent(data.labels[index][rows, chosen].float().mean().item()),
         "the largest class of the scene, %": "–" if data.positions is None else per_cent(largest.float().mean().item()),
         "among the first four candidates, %": per_cent(pd.Series(early, dtype=float).mean()),
-        "median seconds": f"{given['seconds'].median():.1f}" if len(given) else "–",
+        "median seconds": f"{given['seconds'].median():.1f}" if given["seconds"].any() else "–",  # nobody took none
     }
     return pd.DataFrame({"": list(facts), "value": list(facts.values())})

@@ -137,21 +137,24 @@ def agreement(first: pd.DataFrame, second: pd.DataFrame) -> float:
     both = both[(both["label_first"] != "") & (both["label_second"] != "")]
     if not len(both):
         raise ValueError("agreement: no scene has a label of both annotators; expected one or more")
-    ours, theirs = both["label_first"].value_counts(), both["label_second"].value_counts()
-    n = len(both)
-    by_chance = int(ours.mul(theirs, fill_value=0).sum())  # of n² pairs
-    if by_chance == n * n:
-        raise ValueError(
-            f"agreement: both have given {ours.index[0]!r} to all {n} scenes; expected two classes or more"
-        )
-    observed = int(both["same"].sum()) / n
-    return (observed - by_chance / n**2) / (1 - by_chance / n**2)
+    if len(names := set(both["label_first"]) | set(both["label_second"])) == 1:
+        raise ValueError(f"agreement: both have given {names.pop()!r} to all {len(both)} scenes; expected two classes")
+    from sklearn.metrics import cohen_kappa_score  # slow to import, and only this needs it
+
+    return float(cohen_kappa_score(both["label_first"], both["label_second"]))
 
 
 def simulate(
-    classes: Sequence[str], areas: Tensor, scenes: Sequence[int], *, seed: int, slips: float, generator: Generator
+    classes: Sequence[str],
+    areas: Tensor,
+    scenes: Sequence[int],
+    *,
+    seed: int,
+    slips: float,
+    generator: Generator,
+    name: str = "simulated",
 ) -> pd.DataFrame:
-    """Answers of a *simulated* annotator "simulated", no person: of the first four candidates of which one is there,
+    """Answers of a *simulated* annotator, no person: of the first four candidates of which one is there,
     the one with the largest area; but with a probability of `slips` the first of these candidates.
 
     areas (n,L): pixels of each class in the scenes, n of them, 0 where it is absent; without any the scene is skipped.
@@ -168,7 +171,7 @@ def simulate(
             if own[place[best]] > 0:
                 label = page[0] if slip else best
                 break
-        rows.append(dict(zip(COLUMNS, (scene, label, "simulated", 0.0, SEPARATOR.join(shown)), strict=True)))
+        rows.append(dict(zip(COLUMNS, (scene, label, name, 0.0, SEPARATOR.join(shown)), strict=True)))
     return _table(rows)
 
 

@@ -18,6 +18,7 @@ MASK_NAMES = {  # by what masks are of, and how scenes are mixed
     ("pseudo", "none"): "pseudo-labels",
     ("pseudo", "cutmix"): "pseudo-labels, CutMix with area labels",
     ("pseudo", "cutmix_lp"): "pseudo-labels, CutMix with LP, masks of these",
+    ("reference", "none"): "all labels",
     ("reference", "cutmix_lp"): "all labels, CutMix with LP, reference maps",
 }
 

@@ -27,6 +27,7 @@ COLOURS = {  # colour-blind-safe families: bound, AN and its kin, those that est
     **dict.fromkeys(("gr", "hill", "asl"), "#2A9BA8"),
     **{"ml_elr": "#3C8FD9", "adagc": "#D55E00"},
 }
+NAMED_COLOURS = {METHOD_NAMES[name]: colour for name, colour in COLOURS.items()}
 
 
 def draw_labels(data: Scenes, index: Sequence[int], observed: Mapping[str, Tensor]) -> Html:

@@ -56,6 +56,7 @@ def train(
     pretrained: bool = False,
     draw: int = DRAW,
     answers: Answers | None = None,
+    last: bool = False,
     keep: bool = False,
     root: str | Path | None = None,
     device: str = "auto",
@@ -66,9 +67,10 @@ def train(
     setting: one of SETTINGS; "manual" and "simulated" are what `answers` say, (scene, class) each · method: one of
     METHODS; with "all" only "an" · options: of the method, see single_positive_tasks.OPTIONS · train_scenes: the first
     so many of the training split, None for all; with answers it must be None, as then their scenes are those that are
-    trained on, in any setting · draw: seed of random positives · pretrained: begin with ImageNet's weights · keep: also
-    keep the network, and entries to look at. The best epoch is the first with the highest mAP against the one positive
-    of each validation scene; the threshold of `f1_tuned` is chosen on these scenes as well, by one rule for all.
+    trained on, in any setting · draw: seed of random positives · pretrained: begin with ImageNet's weights · last: the
+    last epoch counts, else the best, the first with the highest mAP against the one positive of each validation scene ·
+    keep: also keep the network, and entries to look at. The threshold of `f1_tuned` is chosen on validation scenes as
+    well, by one rule for all.
 
     Returns map_macro, map_micro, average_precision (L), f1_fixed (at 0.5) and f1_tuned on the test split against all
     labels, of the network that counts (AdaGC: the teacher); of AdaGC's student, at the same epoch, student_map_macro
@@ -87,6 +89,8 @@ def train(
     task = SinglePositive(
         data, index, observed, val, val_observed, learner, method=method, epochs=epochs, options=options
     )
+    if last:
+        task.watch = None
     history = training.fit(
         learner,
         task,
@@ -100,7 +104,8 @@ def train(
         checkpoint=checkpoint,
         progress=False,
     )
-    results = tested(learner.reported, data, val, val_observed, history)
+    counts = history[-1] if last else max(history, key=lambda row: row["map_observed"])
+    results = tested(learner.reported, data, val, val_observed, counts) | {"history": history}
     if learner.teacher is not None:
         scores, labels = _scores(learner.network, data, "test")
         results |= {f"student_{name}": results_of(scores, labels) for name, results_of in _MEANS.items()}
@@ -190,7 +195,8 @@ def train_with_masks(
         checkpoint=checkpoint,
         progress=False,
     )
-    return tested(model, data, val, val_observed, history) | found
+    best = max(history, key=lambda row: row[task.watch])
+    return tested(model, data, val, val_observed, best) | {"history": history} | found
 
 
 def observe(data: Scenes, split: str, setting: str, draw: int = DRAW) -> Tensor:
@@ -210,18 +216,16 @@ def observe(data: Scenes, split: str, setting: str, draw: int = DRAW) -> Tensor:
     raise ValueError(f"setting={setting!r}: expected random, dominant or all; others have answers")
 
 
-def tested(model: nn.Module, data: Scenes, val: Tensor, val_observed: Tensor, history: list[dict]) -> dict[str, Any]:
-    """What `train` returns of a network: scores on the test split, and how they were chosen."""
+def tested(model: nn.Module, data: Scenes, val: Tensor, val_observed: Tensor, row: Mapping[str, Any]) -> dict[str, Any]:
+    """What `train` returns of a network: scores on the test split, and how they were chosen; row: of its history."""
     threshold = single_positive.tuned_threshold(training.predict(model, data, val), val_observed)
     scores, labels = _scores(model, data, "test")
-    best = max(history, key=lambda row: row[SinglePositive.watch])
     return training.score(scores, labels) | {
         "f1_fixed": metrics.f1_macro(scores, labels),
         "f1_tuned": metrics.f1_macro(scores, labels, threshold),
         "threshold": threshold,
-        "map_observed": best[SinglePositive.watch],
-        "best_epoch": best["epoch"],
-        "history": history,
+        "map_observed": row[SinglePositive.watch],
+        "best_epoch": row["epoch"],
     }
 
 
@@ -257,7 +261,7 @@ def ablation(settings: Mapping[str, Any], begin: int, epochs: int) -> dict[str, 
     begin: the epoch from which a fixed warm-up calibrates · epochs: of the training, after which nothing begins.
     """
     changed: dict[str, dict[str, Any]] = {
-        "AdaGC": {},
+        "AdaGC, reconstructed": {},
         "fixed warm-up": {"begin": begin},
         "no warm-up": {"begin": 0},
         "no second stage": {"begin": epochs},
@@ -385,7 +389,7 @@ def _check_masks(masks: str, mix: str, stage_one: str | None, checkpoint: Path |
     for name, value, known in (("masks", masks, MASKS), ("mix", mix, ("none", "cutmix", "cutmix_lp"))):
         if value not in known:
             raise ValueError(f"{name}={value!r}: expected one of {', '.join(known)}")
-    fitting = MASKS[1:] if mix == "cutmix_lp" else ("none", "pseudo")
+    fitting = MASKS[1:] if mix == "cutmix_lp" else ("none", "pseudo", "reference")
     if masks not in fitting:
         raise ValueError(f"masks={masks!r} with mix={mix!r}: expected one of {', '.join(fitting)}")
     needed = masks in ("observed", "pseudo")

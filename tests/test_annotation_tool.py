@@ -57,6 +57,9 @@ def test_answers_are_written_at_once_and_gone_on_from(data, path):
     again.answers = again.answers[:-1]
     found = annotations.read(path, CLASSES)[["scene", "label", "annotator"]].to_numpy().tolist()
     assert found == [[5, "bog", "ann"], [5, "rock", "ben"], [6, "", "ann"]]
+    everyone = again.everyone().groupby("annotator")["scene"].agg(list).to_dict()
+    assert everyone == {"ann": [5, 6], "ben": [5]}
+    assert AnnotationTool(data, [7]).everyone().empty
 
 
 def test_what_cannot_be_saved_is_said_and_leaves_the_file(data, path):

@@ -73,6 +73,14 @@ def test_an_interrupted_run_ends_with_the_same_bytes(data, method, tmp_path, mon
     assert train(method, options=options, checkpoint=path) == expected
 
 
+def test_the_last_epoch_counts_where_it_is_asked_for(data):
+    found, best = train("adagc", last=True), train("adagc")
+    assert found["best_epoch"] == TRAINING["epochs"]
+    assert found["map_observed"] == found["history"][-1]["map_observed"]
+    assert found["history"] == best["history"]
+    assert found["map_macro"] == train("adagc", last=True, evaluate_every=3)["map_macro"]
+
+
 def test_settings_say_what_is_observed(data):
     for split in data.splits:
         labels = data.labels[data.split(split)]
@@ -190,7 +198,7 @@ def test_labels_are_propagated_from_masks(data, masks, mix, tmp_path):
     kept = train("adagc", keep=True, checkpoint=tmp_path / "single_positive_runs.train" / "a.safetensors")["weights"]
     record = tmp_path / "single_positive_runs.train_with_masks" / "b.safetensors"
     first = {"stage_one": kept, "checkpoint": record} if masks in ("observed", "pseudo") else {}
-    if masks not in (sp.MASKS[1:] if mix == "cutmix_lp" else ("none", "pseudo")):
+    if masks not in (sp.MASKS[1:] if mix == "cutmix_lp" else ("none", "pseudo", "reference")):
         with pytest.raises(ValueError, match=f"masks='{masks}' with mix='{mix}': expected one of"):
             masked(mix, masks, **first)
         return

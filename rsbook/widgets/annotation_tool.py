@@ -106,6 +106,11 @@ class AnnotationTool(Explorer):
         rows = [answer | {"annotator": self.annotator} for answer in self.answers]
         return pd.DataFrame(rows, columns=list(annotations.COLUMNS))
 
+    def everyone(self) -> pd.DataFrame:
+        """All answers of the file, of all annotators; none without a file."""
+        ours, others = self._file()
+        return pd.concat([others, ours]) if len(others) else ours
+
     def _file(self) -> tuple[pd.DataFrame, pd.DataFrame]:
         """What the file has of this annotator for the offered scenes, and what else it has."""
         there = self.path is not None and self.path.exists()
