@@ -138,7 +138,9 @@ def agreement(first: pd.DataFrame, second: pd.DataFrame) -> float:
     if not len(both):
         raise ValueError("agreement: no scene has a label of both annotators; expected one or more")
     if len(names := set(both["label_first"]) | set(both["label_second"])) == 1:
-        raise ValueError(f"agreement: both have given {names.pop()!r} to all {len(both)} scenes; expected two classes")
+        raise ValueError(
+            f"agreement: both have given {names.pop()!r} to all {len(both)} scenes; expected two classes or more"
+        )
     from sklearn.metrics import cohen_kappa_score  # slow to import, and only this needs it
 
     return float(cohen_kappa_score(both["label_first"], both["label_second"]))

@@ -162,7 +162,7 @@ def test_twenty_scenes_by_clicks_and_keys(data, path, opened):
     for row in table.itertuples():
         pages = 2 if row.scene % 5 == 1 else 3 if row.scene % 5 == 2 else 1
         assert row.candidates == "; ".join(name for page in orders[row.scene][:pages] for name in page)
-        assert 0 < row.seconds < 60
+        assert row.seconds > 0
     pd.testing.assert_frame_equal(table, made.table(), check_dtype=False)
 
 
