@@ -177,6 +177,16 @@ def test_where_all_was_skipped_nothing_is_said(tiny_scenes, maps):
     assert table["value"].tolist() == ["0", "16", "–", "–", "–", "–"]
 
 
+@pytest.mark.parametrize(
+    ("seconds", "shown"), [([0.0, 0.0, 0.0], "–"), ([0.0, 0.0, 6.0], "0.0"), ([0.0, 2.5, 6.0], "2.5")]
+)
+def test_only_answers_that_all_took_no_time_have_no_median(tiny_scenes, seconds, shown):
+    """Nobody took them; and how long a skipped scene was looked at counts not at all."""
+    rows = [(k, "one", "me", one, "one") for k, one in enumerate(seconds)] + [(3, "", "me", 9.0, "one")]
+    table = findings.answer_table(pd.DataFrame(rows, columns=list(annotations.COLUMNS)), tiny_scenes)
+    assert table.set_index("")["value"]["median seconds"] == shown
+
+
 def test_simulated_answers_name_the_largest_class_of_all_that_is_offered(tiny_scenes):
     """Without slips, and with three classes on one page, the simulated annotator errs never."""
     areas = annotations.areas(tiny_scenes, torch.arange(16))
@@ -185,4 +195,4 @@ def test_simulated_answers_name_the_largest_class_of_all_that_is_offered(tiny_sc
     )
     table = findings.answer_table(made, tiny_scenes)
     labelled = int(tiny_scenes.labels.any(dim=1).sum())
-    assert table["value"].tolist() == [str(labelled), str(16 - labelled), "100.0", "100.0", "100.0", "0.0"]
+    assert table["value"].tolist() == [str(labelled), str(16 - labelled), "100.0", "100.0", "100.0", "–"]

@@ -1,6 +1,7 @@
 """Tables and claims on label propagation from one positive, against slow calculation on made-up runs."""
 
 import inspect
+import itertools
 import random
 
 import pandas as pd
@@ -10,6 +11,7 @@ from test_single_positive_findings import SEEDS, gap, outcomes, verdict
 
 from rsbook import pseudo_label_findings as findings
 from rsbook import single_positive_runs as sp
+from rsbook.single_positive_findings import METHOD_NAMES
 
 WAYS = tuple(findings.MASK_NAMES)
 
@@ -60,6 +62,18 @@ def test_ways_are_those_that_runs_allow():
         stage_one = "w" if masks in ("observed", "pseudo") else None
         sp._check_masks(masks, mix, stage_one, "record")
     assert len(set(findings.MASK_NAMES.values())) == len(WAYS)
+
+
+def test_every_way_that_runs_allow_has_a_name():
+    allowed = set()
+    for masks, mix in itertools.product(sp.MASKS, ("none", "cutmix", "cutmix_lp")):
+        try:
+            sp._check_masks(masks, mix, "w" if masks in ("observed", "pseudo") else None, "record")
+        except ValueError:
+            continue
+        allowed.add((masks, mix))
+    assert allowed - set(WAYS) == {("reference", "cutmix")}  # which no page shows
+    assert findings.MASK_NAMES["reference", "none"] == METHOD_NAMES["full"]
 
 
 @pytest.mark.parametrize("metric", ["map_macro", "f1_fixed"])
