@@ -559,7 +559,7 @@ def test_every_cell_of_the_ablation_table():
             "mAP of the student": spread([score - 0.02 for score in scores[name]]),
             "F1 at 0.5": spread([score / 2 for score in scores[name]]),
             "calibrates after": starts.get(name, "3.5"),  # of 3 and 4: the third never does
-            "epochs": str(epochs),
+            "epoch that counts": str(epochs),
             "n": 3,
         }
         for name, epochs in zip(names[::-1], middle[::-1], strict=True)
@@ -570,14 +570,14 @@ def test_every_cell_of_the_ablation_table():
 def test_of_two_seeds_the_median_lies_between_their_epochs():
     counted = {WHOLE: [5, 6], "no Mixup": [2, 4]}
     table = findings.ablation_table(ablated({}, (1, 4), seeds=(42, 43), counted=counted)).set_index("variant")
-    assert table.loc[[WHOLE, "no Mixup", "no warm-up"], "epochs"].tolist() == ["5.5", "3", "6"]
+    assert table.loc[[WHOLE, "no Mixup", "no warm-up"], "epoch that counts"].tolist() == ["5.5", "3", "6"]
     assert table.loc[WHOLE, "calibrates after"] == "2.5"
 
 
 def test_one_seed_of_the_ablation_with_a_trigger_that_never_fires():
     table = findings.ablation_table(ablated({"no Mixup": 0.4}, triggers=(-1,), seeds=(42,))).set_index("variant")
     assert table.loc["no Mixup", ["mAP", "over the whole", "n"]].tolist() == ["40.00", "−10.00", 1]
-    assert table.loc[WHOLE, ["calibrates after", "epochs"]].tolist() == ["never", "6"]
+    assert table.loc[WHOLE, ["calibrates after", "epoch that counts"]].tolist() == ["never", "6"]
 
 
 def test_parts_are_told_from_what_is_claimed_of_them():
