@@ -82,4 +82,4 @@ def answer_table(answers: pd.DataFrame, data: Scenes) -> pd.DataFrame:
         "among the first four candidates, %": per_cent(pd.Series(early, dtype=float).mean()),
         "median seconds": f"{given['seconds'].median():.1f}" if given["seconds"].any() else "–",  # nobody took none
     }
-    return pd.DataFrame({"": list(facts), "value": list(facts.values())})
+    return pd.DataFrame({"answers": list(facts), "value": list(facts.values())})

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from made_up_runs import LARGE, SMALL, noisy, rows, runs_table
 
-from rsbook import claims, crops_findings, results, tables
+from rsbook import claims, crops_findings, results, single_positive_findings, tables
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 VERSIONS = {"torch": "2.9", "numpy": "2.4"}
@@ -177,7 +177,9 @@ def test_every_archived_table_loads_and_has_its_receipt(name):
     assert sorted(set(runs["seed"])) == receipt["seeds"]
     assert runs["record"].is_unique
     assert runs["record"].str.fullmatch("[0-9a-f]{32}").all()
-    scores = {"label_propagation": ["map_macro", "map_micro"], "crops": ["accuracy"]}[name.partition("/")[0]]
+    means = ["map_macro", "map_micro"]
+    scores = {"label_propagation": means, "single_positive": [*means, "f1_fixed", "f1_tuned"], "crops": ["accuracy"]}
+    scores = scores[name.partition("/")[0]]
     assert runs[scores].stack().between(0, 1).all()
     assert {facts["device"] for facts in receipt["provenance"]} == set(runs["device"])
     assert {facts["commit"] for facts in receipt["provenance"]} == set(runs["commit"])
@@ -186,6 +188,10 @@ def test_every_archived_table_loads_and_has_its_receipt(name):
         assert not PATHS.search((results.FOLDER / f"{name}{suffix}").read_text(encoding="utf-8"))
     if name.startswith("label_propagation/"):
         assert not tables.by_area_range(runs).empty
+    elif name == "single_positive/ablation":
+        assert len(single_positive_findings.ablation_table(runs)) == 8
+    elif name.startswith("single_positive/"):
+        assert len(single_positive_findings.benchmark_table(runs)) == 16
     else:
         scores = crops_findings.paired(runs[runs["region"] == runs["region"].iloc[0]])
         assert not scores[["bands", "random", "bi_modal"]].isna().any().any()
