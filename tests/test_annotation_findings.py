@@ -145,7 +145,7 @@ def test_what_answers_are_like_pixel_by_pixel(tiny_scenes, maps, skipped):
     for seed in range(5):
         answers = draw_answers(data, skipped, seed)
         table = findings.answer_table(answers, data)
-        facts = dict(zip(table[""], table["value"], strict=True))
+        facts = dict(zip(table["answers"], table["value"], strict=True))
         assert facts == slow_facts(answers, data)
         assert facts["skipped"] == str(len(skipped))
     shares = [float(value) for name, value in facts.items() if "%" in name and value != "–"]
@@ -158,7 +158,7 @@ def test_a_class_that_is_not_there_is_never_the_largest(tiny_scenes):
     answers = pd.DataFrame([(0, "one", "me", 1.0, "one")], columns=list(annotations.COLUMNS))
     nothing = tiny_scenes.labels.clone()
     nothing[0] = False
-    shown = findings.answer_table(answers, replace(tiny_scenes, labels=nothing)).set_index("")["value"]
+    shown = findings.answer_table(answers, replace(tiny_scenes, labels=nothing)).set_index("answers")["value"]
     assert shown["the largest class of the scene, %"] == "0.0"
     assert shown["in the label of the archive, %"] == "0.0"
     halves, both = tiny_scenes.positions.clone(), tiny_scenes.labels.clone()
@@ -166,7 +166,7 @@ def test_a_class_that_is_not_there_is_never_the_largest(tiny_scenes):
     both[0] = torch.tensor([True, False, True])
     data = replace(tiny_scenes, labels=both, positions=halves)
     for label, share in (("one", "100.0"), ("two", "0.0"), ("three", "100.0")):
-        shown = findings.answer_table(answers.assign(label=label), data).set_index("")["value"]
+        shown = findings.answer_table(answers.assign(label=label), data).set_index("answers")["value"]
         assert shown["the largest class of the scene, %"] == share
 
 
@@ -184,7 +184,7 @@ def test_only_answers_that_all_took_no_time_have_no_median(tiny_scenes, seconds,
     """Nobody took them; and how long a skipped scene was looked at counts not at all."""
     rows = [(k, "one", "me", one, "one") for k, one in enumerate(seconds)] + [(3, "", "me", 9.0, "one")]
     table = findings.answer_table(pd.DataFrame(rows, columns=list(annotations.COLUMNS)), tiny_scenes)
-    assert table.set_index("")["value"]["median seconds"] == shown
+    assert table.set_index("answers")["value"]["median seconds"] == shown
 
 
 def test_simulated_answers_name_the_largest_class_of_all_that_is_offered(tiny_scenes):
