@@ -17,7 +17,7 @@ import pandas as pd
 import torch
 from torch import Generator
 
-from rsbook import scenes, widgets
+from rsbook import models, scenes, widgets
 
 ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT / "tests"))  # the page an explorer stands on alone, and the browser, are the tests' own
@@ -95,6 +95,9 @@ def explorers(data: scenes.Scenes):
         hidden=[True, False] * 2000
     )
     yield widgets.GradientExplorer(entries), ".rsbook-control:has-text('Strength') input"
+    network = models.classifier("narrow_resnet", 3, len(data.classes), generator)
+    threshold = ".rsbook-control:has-text('Threshold') input"  # all scenes are judged anew
+    yield widgets.CamExplorer(data, offered, network), threshold
 
 
 def measure(browser, made, what: str, path: Path, arguments) -> dict[str, object]:

@@ -14,6 +14,7 @@ from timm.models.resnet import BasicBlock, ResNet
 from torch import Generator, Tensor, nn
 
 NARROW = "narrow_resnet"
+NO_WEIGHTS = f"pretrained=True: {NARROW} has no weights from ImageNet"
 FUSIONS = ("mid", "late")
 UNET_WIDTHS = (256, 128, 64, 32, 16)  # of the decoder, from its coarsest block on
 NARROW_WIDTHS = (32, 16)  # and a head that doubles the size: a third of the time of a block at full size
@@ -43,7 +44,7 @@ def classifier(
             if output_stride not in (None, 8):
                 raise ValueError(f"output_stride={output_stride}: that of {NARROW} is 8")
             if pretrained:
-                raise ValueError(f"pretrained={pretrained}: {NARROW} has no weights from ImageNet")
+                raise ValueError(NO_WEIGHTS)
             return _narrow_resnet(bands, classes)
         stride = {} if output_stride is None else {"output_stride": output_stride}
         try:
@@ -156,12 +157,15 @@ def pspnet(
     return PspNet(encoder, decoder, head, frozen, fixed_statistics)
 
 
-def encoder(name: str, bands: int, generator: Generator, depth: int | None = None) -> nn.Module:
-    """A randomly initialised encoder: images (B,bands,H,W) float32 → the image and its feature maps, each half as large
-    as the one before; their channels are `out_channels`.
+def encoder(
+    name: str, bands: int, generator: Generator, depth: int | None = None, pretrained: bool = False
+) -> nn.Module:
+    """An encoder: images (B,bands,H,W) float32 → the image and its feature maps, each half as large as the one before;
+    their channels are `out_channels`.
 
-    depth: how many feature maps; None for all. Whatever the depth, the weights have the same names and sizes. Raises
-    ValueError as `unets` does.
+    depth: how many feature maps; None for all. Whatever the depth, the weights have the same names and sizes; they are
+    random, or where pretrained those that segmentation-models-pytorch downloads once, from ImageNet. Raises ValueError
+    as `unets` does, and for pretrained weights of "narrow_resnet".
     """
     from segmentation_models_pytorch.encoders import get_encoder, get_encoder_names
 
@@ -169,8 +173,18 @@ def encoder(name: str, bands: int, generator: Generator, depth: int | None = Non
     _check_sizes(bands, 1)
     with drawn_from(generator):
         if name == NARROW:
+            if pretrained:
+                raise ValueError(NO_WEIGHTS)
             return _NarrowEncoder(bands, 3 if depth is None else depth)
-        return get_encoder(name, in_channels=bands, depth=5 if depth is None else depth, weights=None)
+        weights = "imagenet" if pretrained else None
+        return get_encoder(name, in_channels=bands, depth=5 if depth is None else depth, weights=weights)
+
+
+def fix_statistics(network: nn.Module) -> None:
+    """Batch normalisation of the network goes by the statistics that it has, and does not change them."""
+    for module in network.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.eval()
 
 
 @contextmanager

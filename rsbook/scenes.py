@@ -42,7 +42,8 @@ class Scenes:
     None · splits: indices (n,) int64 into N for "train", "val" and "test" · mean, std (C,) of the training images, in
     the images' units · min_pixels: a class is in the label when more pixels than this carry it · rgb: which bands are
     red, green and blue · modalities: which bands each sensor or product has, by its name; empty where there is one ·
-    seasons: how many scenes in a row show the same place, each at another time of the year.
+    seasons: how many scenes in a row show the same place, each at another time of the year ·
+    sizes (N,2): height and width in pixels of images that are padded at the right and at the bottom, or None.
     Raises ValueError when the shapes do not fit together.
     """
 
@@ -59,6 +60,7 @@ class Scenes:
     rgb: tuple[int, int, int] = (0, 1, 2)
     modalities: dict[str, tuple[int, ...]] = field(default_factory=dict)
     seasons: int = 1
+    sizes: Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.images.ndim != 4:
@@ -69,6 +71,7 @@ class Scenes:
             "positions": (n, height, width),
             "mean": (bands,),
             "std": (bands,),
+            "sizes": (n, 2),
         }
         for name, shape in expected.items():
             value = getattr(self, name)

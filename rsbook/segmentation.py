@@ -86,6 +86,41 @@ def augment(images: Tensor, maps: Tensor, generator: Generator, size: int | None
     return images, maps
 
 
+def augment_photographs(
+    images: Tensor, maps: Tensor | None, generator: Generator, size: int, zoom: tuple[float, float]
+) -> tuple[Tensor, Tensor | None]:
+    """Images (B,C,H,W) float32 and their maps (B,H,W), if any, as size × size pixels that stay upright.
+
+    Each is enlarged by a factor drawn uniformly from `zoom`, mirrored with a probability of one half, and cropped at a
+    random place, or placed at random where it is smaller; around it images are 0 and maps −1. Images bilinear, maps by
+    nearest neighbour. Raises ValueError for a size below 1, or a zoom that is not 0 < lowest ≤ highest.
+    """
+    if size < 1 or not 0 < zoom[0] <= zoom[1]:
+        raise ValueError(f"size={size}, zoom={zoom}: expected a pixel at least, and 0 < lowest ≤ highest")
+    n, height, width = len(images), *images.shape[2:]
+    draws = torch.rand(4, n, generator=generator, device=generator.device).to(images.device)
+    factor = zoom[0] + (zoom[1] - zoom[0]) * draws[0]
+    grid = [
+        _places(pixels, size, factor, draw, images.device) for pixels, draw in ((height, draws[1]), (width, draws[2]))
+    ]
+    mirrored = torch.where(draws[3] < FLIPPED, -1.0, 1.0)[:, None]
+    rows, columns = grid[0][:, :, None].expand(n, size, size), (grid[1] * mirrored)[:, None].expand(n, size, size)
+    where, options = torch.stack([columns, rows], dim=-1), {"padding_mode": "zeros", "align_corners": False}
+    cropped = grid_sample(images, where, mode="bilinear", **options)
+    if maps is None:
+        return cropped, None
+    raised = grid_sample(maps[:, None].float() + 1, where, mode="nearest", **options)[:, 0]
+    return cropped, raised.round().to(maps.dtype) - 1
+
+
+def _places(pixels: int, size: int, factor: Tensor, draw: Tensor, device: torch.device) -> Tensor:
+    """Where in −1 … 1 along an image's side the middles of the crop's pixels lie: (n,size)."""
+    enlarged = factor * pixels
+    offset = draw * (enlarged - size)  # of what is outside on both sides, if negative
+    at = torch.arange(size, device=device) + 0.5
+    return 2 * (at + offset[:, None]) / enlarged[:, None] - 1
+
+
 def rotate(images: Tensor, maps: Tensor, angles: Tensor) -> tuple[Tensor, Tensor]:
     """Images (B,C,H,W) and maps (B,H,W) turned about their centres by angles (B,) in radians, mirrored at the edges."""
     height, width = images.shape[2:]
@@ -112,6 +147,7 @@ class MapTask:
 
     index: the training scenes (n,); where the data set has several seasons, each step draws one of a place. maps:
     (n,H,W) integers stand in for the data set's own class positions. bands: which to give the network, None for all.
+    crop, zoom: of `augment`, or with a zoom of `augment_photographs`.
     """
 
     watch = None  # no validation scenes decide: the last epoch counts
@@ -123,10 +159,13 @@ class MapTask:
         maps: Tensor | None = None,
         bands: Sequence[int] | None = None,
         crop: int | None = None,
+        zoom: tuple[float, float] | None = None,
     ) -> None:
         if scenes.positions is None:
             raise ValueError(f"{scenes.name}: these scenes have no maps to learn a segmentation from")
-        self.scenes, self.index, self.bands, self.crop = scenes, index, bands, crop
+        if zoom is not None and crop is None:
+            raise ValueError(f"zoom={zoom}: expected a crop with it, of so many pixels a side")
+        self.scenes, self.index, self.bands, self.crop, self.zoom = scenes, index, bands, crop, zoom
         self.images, self.rows, self.maps = scenes.images, index, maps
         self.size = len(index) // scenes.seasons
         self.device = torch.device("cpu")
@@ -137,8 +176,8 @@ class MapTask:
         each = self.scenes.images[:1].nbytes + self.scenes.images[0, 0].numel()
         if each * len(self.index) < room(device):
             self.images, self.rows = self.images[self.index].to(device), torch.arange(len(self.index))
-            maps = maps_of(self.scenes, self.index) if self.maps is None else self.maps
-            self.maps = maps.to(torch.int8).to(device)
+            parts = [maps_of(self.scenes, part) for part in self.index.split(256)] if self.maps is None else [self.maps]
+            self.maps = torch.cat([part.to(torch.int8) for part in parts]).to(device)
 
     def batch(self, index: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
         """Images (B,C,H,W) float32, normalised and augmented, and their maps (B,H,W) int64, −1 without a class."""
@@ -152,6 +191,8 @@ class MapTask:
             maps = self.maps[index.to(self.maps.device)].to(self.device).long()
         if self.bands is not None:
             images = images[:, list(self.bands)]
+        if self.zoom is not None:
+            return augment_photographs(images, maps, generator, self.crop, self.zoom)
         return augment(images, maps, generator, self.crop)
 
 

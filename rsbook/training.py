@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from fnmatch import fnmatchcase
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Protocol
@@ -24,8 +25,9 @@ from rsbook.devices import resolve_device
 from rsbook.positions import AreaTables
 from rsbook.scenes import Scenes
 
-SCHEDULES = ("cosine", "linear", "constant")
+SCHEDULES = ("cosine", "linear", "poly", "constant")
 WARM_UP_STEPS = ((10_000, 10_000), (100, 100), (0, 0))  # (with more steps than this, warm up for so many)
+POWER = 0.9  # of the poly schedule
 SLOWEST = 0.1  # the learning rate starts and ends at a tenth of its peak
 
 Augment = Callable[[Tensor, Tensor, AreaTables | None, Generator], tuple[Tensor, Tensor]]
@@ -65,6 +67,9 @@ def fit(
     schedule: str = "cosine",
     warm_up: int | None = None,
     halve_after: int | None = None,
+    momentum: float | None = None,
+    clip_norm: float | None = None,
+    factors: Mapping[str, float] | None = None,
     device: str = "auto",
     devices: int = 1,
     checkpoint: Path | None = None,
@@ -72,10 +77,12 @@ def fit(
 ) -> list[dict[str, Any]]:
     """Train the model in place, leave it with the weights of its best validation epoch, and return the history.
 
-    AdamW. schedule: "cosine" is one by step, a linear warm-up from a tenth of the learning rate, then cosine back to a
-    tenth; warm_up is its length in steps, None for the rule of section IV-B, with the lengths that the authors use
-    elsewhere. "linear" falls by step from the learning rate to nothing. "constant" is a constant rate; with
-    `halve_after` it is halved after more than so many evaluations in which task.evaluate's `val_loss` has not fallen.
+    AdamW, or SGD where a momentum is given. schedule: "cosine" is one by step, a linear warm-up from a tenth of the
+    learning rate, then cosine back to a tenth; warm_up is its length in steps, None for the rule of section IV-B, with
+    the lengths that the authors use elsewhere. "linear" falls by step from the learning rate to nothing, and "poly"
+    with a power. "constant" is a constant rate; with `halve_after` it is halved after more than so many evaluations in
+    which task.evaluate's `val_loss` has not fallen. clip_norm: the largest norm of all gradients together. factors: of
+    the learning rate, by patterns of the names of parameters, as {"head.*": 10}; the first that fits decides.
     Every epoch shuffles and makes full batches; what is left over waits for another epoch. The best epoch is the first
     with the highest task.watch, or the last when that is None. The history has one dict an evaluated epoch: epoch (from
     1), loss (mean over its steps), learning_rate, and what task.evaluate returns. The result depends on model, task and
@@ -102,6 +109,9 @@ def fit(
             raise ValueError(f"{name}={value!r}: expected a whole number ≥ {lowest}")
     if stop_after > epochs:
         raise ValueError(f"stop_after={stop_after}: expected at most epochs={epochs}")
+    for name, value in (("momentum", momentum), ("clip_norm", clip_norm)):
+        if value is not None and not 0 <= value < (1 if name == "momentum" else math.inf):
+            raise ValueError(f"{name}={value!r}: expected a number ≥ 0{', below 1' if name == 'momentum' else ''}")
     if task.size < batch_size:
         raise ValueError(
             f"batch_size={batch_size}: only {task.size} training samples; choose a batch no larger than that"
@@ -119,6 +129,9 @@ def fit(
         "schedule": schedule,
         "warm_up": warm_up,
         "halve_after": halve_after,
+        "momentum": momentum,
+        "clip_norm": clip_norm,
+        "factors": dict(factors or {}),
     }
     fabric = _fabric(device, devices)
     train = _loop if devices == 1 else _loop_in_processes
@@ -143,10 +156,11 @@ def learning_rates(steps: int, peak: float, warm_up: int | None = None, schedule
     """Learning rate (steps,) of each step, by one of SCHEDULES.
 
     "cosine": linear warm-up from peak/10, then cosine down to peak/10 · "linear": from peak down, to peak/steps in the
-    last step · "constant": peak.
+    last step · "poly": the same to the power of 0.9 (DeepLab, arXiv 1606.00915, section 4.1) · "constant": peak.
     """
     if schedule != "cosine":
-        return np.full(steps, peak) if schedule == "constant" else peak * (1 - np.arange(steps) / steps)
+        power = {"constant": 0.0, "poly": POWER, "linear": 1.0}[schedule]
+        return peak * (1 - np.arange(steps) / steps) ** power
     if warm_up is None:
         warm_up = next(length for more_than, length in WARM_UP_STEPS if steps > more_than or not more_than)
     step = np.arange(steps)
@@ -290,10 +304,7 @@ def _loop(
     )
     task.to(fabric.device)
     model = model.to(memory_format=torch.channels_last)
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    optimiser = torch.optim.AdamW(
-        parameters, lr=settings["learning_rate"], weight_decay=settings["weight_decay"], fused=True
-    )
+    optimiser = _optimiser(model, settings)
     steps = task.size // batch_size
     peak, patience = settings["learning_rate"], settings["halve_after"]
     rates = learning_rates(steps * settings["epochs"], peak, settings["warm_up"], settings["schedule"])
@@ -313,12 +324,16 @@ def _loop(
                 for step in range(steps):
                     index = order[step * batch_size : (step + 1) * batch_size][rank::ranks]
                     for group in optimiser.param_groups:
-                        group["lr"] = rates[epoch * steps + step]
+                        group["lr"] = rates[epoch * steps + step] * group["factor"]
                     batch = task.batch(index, generator)  # in full precision: bf16 would move pixels in a rotation
                     with fabric.autocast():
                         loss = task.loss(wrapped, batch, epoch)
                     optimiser.zero_grad()
                     fabric.backward(loss)
+                    if settings["clip_norm"] is not None:
+                        fabric.clip_gradients(
+                            wrapped, stepper, max_norm=settings["clip_norm"], error_if_nonfinite=False
+                        )
                     stepper.step()
                     total += loss.detach()
             mean = _finite("the loss", fabric.all_reduce(total / steps, reduce_op="mean").item(), epoch, settings)
@@ -336,6 +351,24 @@ def _loop(
                 state.save(epoch + 1, model, optimiser)
             bar.update()
     return state.history, state.best
+
+
+def _optimiser(model: nn.Module, settings: dict[str, Any]) -> torch.optim.Optimizer:
+    """One group of parameters for each factor of the learning rate, the first pattern that fits deciding."""
+    factors, groups = settings["factors"], {}
+    names = [name for name, weight in model.named_parameters() if weight.requires_grad]
+    for pattern in factors:
+        if not any(fnmatchcase(name, pattern) for name in names):
+            raise ValueError(f"factors={factors}: no parameter is called {pattern!r}; expected some of {names[-4:]}")
+    for name, weight in model.named_parameters():
+        if weight.requires_grad:
+            factor = next((factors[pattern] for pattern in factors if fnmatchcase(name, pattern)), 1.0)
+            groups.setdefault(factor, []).append(weight)
+    given = [{"params": weights, "factor": factor} for factor, weights in groups.items()]
+    common = {"lr": settings["learning_rate"], "weight_decay": settings["weight_decay"], "fused": True}
+    if settings["momentum"] is None:
+        return torch.optim.AdamW(given, **common)
+    return torch.optim.SGD(given, momentum=settings["momentum"], **common)
 
 
 def _finite(name: str, value: float, epoch: int, settings: dict[str, Any]) -> float:

@@ -25,10 +25,13 @@ def cam_maps(
     background: float | None,
     flip: bool = True,
 ) -> Iterable[Tensor]:
-    """Maps (n,H,W) int64 of the scenes `index`, part by part: the present class with the highest activation."""
+    """Maps (n,H,W) int64 of the scenes `index`, part by part: the present class with the highest activation, −1 in
+    padding.
+    """
     for part, raw in _activations(network, data, index, tuple(data.images.shape[2:]), scales, flip):
         present = data.labels[part][:, : raw.shape[1]].to(raw.device)
-        yield weak_segmentation.segment(weak_segmentation.normalised(raw, present), present, background).cpu()
+        found = weak_segmentation.segment(weak_segmentation.normalised(raw, present), present, background).cpu()
+        yield found.masked_fill(padding(data, part), -1)
 
 
 def map_confusion(
@@ -61,11 +64,13 @@ def confident(
         present = data.labels[part][:, : raw.shape[1]].to(raw.device)
         maps = weak_segmentation.normalised(raw, present)
         if background is not None:
-            found.append(affinity.confident_labels(maps, present))
+            labels = affinity.confident_labels(maps, present).cpu()
+            found.append(labels.masked_fill(padding(data, part, size), affinity.IGNORED))
             continue
         (first, second), (winner, _) = (one.unbind(dim=1) for one in maps.topk(2, dim=1))
-        found.append(winner.where(first > DISTINCT * second, affinity.IGNORED))
-    return torch.cat(found).cpu()
+        labels = winner.where(first > DISTINCT * second, affinity.IGNORED).cpu()
+        found.append(labels.masked_fill(padding(data, part, size), affinity.IGNORED))
+    return torch.cat(found)
 
 
 def walked_maps(
@@ -79,7 +84,9 @@ def walked_maps(
     scales: Sequence[float],
     background: float | None,
 ) -> Iterable[Tensor]:
-    """Maps (n,H,W) int64 of the scenes `index`, part by part, from activations walked by learnt affinities."""
+    """Maps (n,H,W) int64 of the scenes `index`, part by part, from activations walked by learnt affinities, −1 in
+    padding.
+    """
     size, whole = affinity_size(network, data), tuple(data.images.shape[2:])
     offsets = affinity.neighbours(radius)
     net.eval()
@@ -93,14 +100,17 @@ def walked_maps(
         )
         if background is None:
             scores = scores[:, :-1].masked_fill(~present[:, :, None, None], -1.0)
-        yield interpolate(scores, size=whole, mode="bilinear", align_corners=False).argmax(dim=1).cpu()
+        found = interpolate(scores, size=whole, mode="bilinear", align_corners=False).argmax(dim=1).cpu()
+        yield found.masked_fill(padding(data, part), -1)
 
 
 def affinity_net(network: nn.Module, data: Scenes, generator: Generator) -> affinity.AffinityNet:
-    """An untrained AffinityNet for the last three stages of a classifier, as wide as they are."""
+    """An untrained AffinityNet for the last three stages of a classifier, as wide as they are, or as the paper's."""
     images = data.normalise(data.images[:1].to(device_of(network)))
     channels = [maps.shape[1] for maps in stage_maps(network, images)]
-    return affinity.AffinityNet(channels, generator, channels)
+    return affinity.AffinityNet(
+        channels, generator, [min(pair) for pair in zip(channels, affinity.WIDTHS, strict=True)]
+    )
 
 
 def affinity_size(network: nn.Module, data: Scenes) -> tuple[int, int]:
@@ -155,10 +165,25 @@ def _activations(
     scales: Sequence[float],
     flip: bool = True,
 ) -> Iterable[tuple[Tensor, Tensor]]:
-    """Scenes (b,) and their activation maps (b,L,h,w), part by part."""
+    """Scenes (b,) and their activation maps (b,L,h,w), part by part; zero in padding, where nothing may be highest."""
     for part in index.split(TOGETHER):
         images = data.normalise(data.images[part].to(device_of(network)))
-        yield part, weak_segmentation.multi_scale_maps(network, images, size, scales, flip).detach()
+        maps = weak_segmentation.multi_scale_maps(network, images, size, scales, flip).detach()
+        yield part, maps.masked_fill(padding(data, part, size)[:, None].to(maps.device), 0)
+
+
+def padding(data: Scenes, index: Tensor, size: tuple[int, int] | None = None) -> Tensor:
+    """Where (n,h,w) bool the scenes `index` are padding and no image, at the size of the images or a smaller one."""
+    whole = tuple(data.images.shape[2:])
+    height, width = size or whole
+    if data.sizes is None:
+        return torch.zeros(len(index), height, width, dtype=torch.bool)
+    inside = data.sizes[index][:, :, None]
+    rows, columns = (
+        (torch.arange(n) + 0.5) * pixels / n >= inside[:, i]
+        for i, (n, pixels) in enumerate(zip((height, width), whole, strict=True))
+    )
+    return rows[:, :, None] | columns[:, None]
 
 
 def confusion_of(found: Iterable[Tensor], data: Scenes, index: Tensor) -> Tensor:
@@ -171,14 +196,15 @@ def confusion_of(found: Iterable[Tensor], data: Scenes, index: Tensor) -> Tensor
 
 
 def confidence(labels: Tensor, data: Scenes, index: Tensor) -> dict[str, float | None]:
-    """How many pixels are confident, and how many of these are right by the reference maps at the labels' size."""
-    truth = segmentation.maps_of(data, index)
-    rows = torch.arange(labels.shape[1]) * truth.shape[1] // labels.shape[1]
-    columns = torch.arange(labels.shape[2]) * truth.shape[2] // labels.shape[2]
-    truth, known = truth[:, rows][:, :, columns], labels != affinity.IGNORED
+    """Which share of the pixels with a truth is confident, and which of these is right, at the labels' size."""
+    height, width = data.images.shape[2:]
+    rows = torch.arange(labels.shape[1]) * height // labels.shape[1]
+    columns = torch.arange(labels.shape[2]) * width // labels.shape[2]
+    truth = torch.cat([segmentation.maps_of(data, part)[:, rows][:, :, columns] for part in index.split(TOGETHER)])
+    known = (labels != affinity.IGNORED) & (truth >= 0)
     right = (labels == truth)[known]
     return {
-        "confident": known.float().mean().item(),
+        "confident": (known.sum() / (truth >= 0).sum()).item(),
         "confident_right": right.float().mean().item() if len(right) else None,
     }
 

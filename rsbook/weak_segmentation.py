@@ -7,7 +7,7 @@ not be confused: by their maximum to be scored (`normalised`), by their sum to b
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -32,10 +32,10 @@ def normalised(maps: Tensor, present: Tensor) -> Tensor:
     return scaled.where(present[:, :, None, None], 0)
 
 
-def multi_scale_maps(
-    model: nn.Module, images: Tensor, size: tuple[int, int], scales: Sequence[float] = SCALES, flip: bool = True
-) -> Tensor:
-    """Sum (B,L,H,W) of the maps ReLU(w·f) of images (B,C,H,W) at some scales, each also mirrored, enlarged to size.
+def scale_maps(
+    model: nn.Module, images: Tensor, scales: Sequence[float] = SCALES, flip: bool = True
+) -> Iterator[Tensor]:
+    """Of each scale the maps ReLU(w·f) (B,L,h,w) of images (B,C,H,W), those of the mirrored images added.
 
     One forward pass a scale and direction serves all classes, in evaluation mode. `explain.activation_maps` divides a
     map by the number of its pixels, as Grad-CAM does; that would make large scales count less, and is undone here.
@@ -44,7 +44,6 @@ def multi_scale_maps(
     """
     if not scales or min(scales) <= 0:
         raise ValueError(f"scales={tuple(scales)}: expected at least one, all above 0")
-    total = 0.0
     for scale in scales:
         resized = images
         if scale != 1:
@@ -53,7 +52,15 @@ def multi_scale_maps(
         maps = explain.activation_maps(model, resized)
         if flip:  # mirrored back and added before they are enlarged, which comes to the same
             maps = maps + explain.activation_maps(model, resized.flip(3)).flip(3)
-        maps = maps * (maps.shape[2] * maps.shape[3])
+        yield maps * (maps.shape[2] * maps.shape[3])
+
+
+def multi_scale_maps(
+    model: nn.Module, images: Tensor, size: tuple[int, int], scales: Sequence[float] = SCALES, flip: bool = True
+) -> Tensor:
+    """Sum (B,L,H,W) of the `scale_maps` of images (B,C,H,W), each enlarged bilinearly to size; errors are theirs."""
+    total = 0.0
+    for maps in scale_maps(model, images, scales, flip):
         total = total + interpolate(maps, size=tuple(size), mode="bilinear", align_corners=False)
     return total
 

@@ -190,7 +190,7 @@ def test_scalings_of_bands(scaling, expected):
 
 @pytest.mark.parametrize("model", series_models.BASE_MODELS)
 def test_every_base_model_learns_from_bands(tmp_path, model):
-    space = presets.PRESETS["crops"]["smoke"]["spaces"]
+    space = presets.crops.PRESETS["smoke"]["spaces"]
     configuration = series_models.configurations(model, 1, space=space[model])[0]
     found = classify(tmp_path, model=model, configuration=configuration, epochs=15, train_pixels=16)
     assert found["accuracy"] > 0.8

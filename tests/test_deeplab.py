@@ -25,11 +25,11 @@ def test_logits_are_sums_of_branches_enlarged(images):
 
 def test_the_highest_over_scales_comes_last(images):
     model = deeplab.deeplab_v2("narrow_resnet", 3, 5, Generator().manual_seed(1), (1, 2), (1.0, 0.5)).eval()
-    found = model.every(images)
+    found = model(images, every=True)
     assert len(found) == 3
     single = deeplab.deeplab_v2("narrow_resnet", 3, 5, Generator().manual_seed(1), (1, 2)).eval()
     assert torch.allclose(found[0], single(images), atol=1e-6)
-    half = model.every(interpolate(images, scale_factor=0.5, mode="bilinear", align_corners=False))[0]
+    half = model(interpolate(images, scale_factor=0.5, mode="bilinear", align_corners=False), every=True)[0]
     assert found[1].shape == (2, 5, 32, 32)
     assert half.shape == (2, 5, 16, 16)
     assert torch.equal(model(images), found[-1])

@@ -18,12 +18,15 @@ from torch import Generator, tensor
 from torch.nn.functional import cross_entropy, normalize
 
 from rsbook import (
+    affinity,
     annotations,
+    batch_mixing,
     comparisons,
     contrastive,
     cromss,
     crops_findings,
     exercises,
+    explain,
     label_propagation,
     metrics,
     mixing,
@@ -34,6 +37,9 @@ from rsbook import (
     segmentation,
     single_positive,
     single_positive_runs,
+    subcategories,
+    training,
+    weak_segmentation,
 )
 
 ROOT = Path(__file__).parents[1]
@@ -276,6 +282,68 @@ def kappa(observed, by_chance):
 
 AGREED, CHANCE = alike(BOTH_GAVE), chance(BOTH_GAVE)
 POOLED = pd.concat([BOTH_GAVE["label_first"], BOTH_GAVE["label_second"]]).value_counts(normalize=True)
+
+# Three classes of different heights in four scenes; one that is there has no activation.
+HEAT = dice(4, 3, 5, 4) ** 2 * tensor([0.4, 1.0, 2.5])[:, None, None] - 0.02
+HEAT[3, 0] = -1.0
+SEEN = tensor([[1, 1, 0], [1, 0, 1], [0, 1, 1], [1, 1, 1]]).bool()
+LIT, THRESHOLD = HEAT.relu(), 0.3
+TOP = LIT.amax(dim=(2, 3), keepdim=True)
+
+
+def segmented(values, level=THRESHOLD, every=False):
+    """The class of each pixel with the highest of the values, 3 where that is no more than a level."""
+    best, found = torch.where(SEEN[:, :, None, None] | every, values, -1.0).max(dim=1)
+    return torch.where(best > level, found, 3)
+
+
+EACH_BY_ITS_OWN, ALONE = segmented(LIT / (TOP + 1e-5)), segmented(LIT / (TOP + 1e-5), level=-2.0)
+
+WAVES = torch.randn(6, 5, generator=Generator().manual_seed(4)) / 2 + 0.2  # 0.4 of 30 pixels are 12
+RANKS = WAVES.flatten().argsort(descending=True).argsort().view(6, 5)
+
+POINTS = torch.randn(40, 4, generator=Generator().manual_seed(6)) + 0.5
+POINTS *= 0.5 + 2 * dice(40, 1)
+BETWEEN = of_others(normalize(POINTS) @ normalize(POINTS).T)
+CHOSEN = BETWEEN.argmax(dim=1)
+PAIRS = (CHOSEN[CHOSEN] == torch.arange(40)).sum().item()  # twice as many
+
+
+def linked(chosen):
+    """How many clusters there are when each point is linked to one, by spreading the smallest number."""
+    number = torch.arange(len(chosen))
+    for _ in chosen:
+        number = torch.minimum(number, number[chosen])
+        number = number.scatter_reduce(0, chosen, number, "amin")
+    return len(number.unique())
+
+
+# Two scenes, five classes: of the fourth there is no pixel, but one is named so; the fifth is nowhere.
+BY_SCENE = torch.zeros(2, 5, 5, dtype=torch.int64)
+BY_SCENE[0, :2, :4] = tensor([[20, 9, 0, 0], [3, 7, 0, 1]])
+BY_SCENE[1, :3, :3] = tensor([[5, 0, 3], [1, 4, 1], [2, 3, 34]])
+IN_ALL = BY_SCENE.sum(dim=0).double()
+HIT, IS, SAID = IN_ALL.diagonal(), IN_ALL.sum(dim=1), IN_ALL.sum(dim=0)
+IOU = HIT / (IS + SAID - HIT)
+SCENE_IOU = torch.stack([m.diagonal() / (m.sum(dim=0) + m.sum(dim=1) - m.diagonal()) for m in BY_SCENE])
+
+ALIKE = torch.exp(-3 * torch.cdist(dice(9, 2), dice(9, 2)))  # symmetric, 1 on the diagonal
+HEIGHTS, SHARP = dice(2, 9), ALIKE**2
+STEP = SHARP / SHARP.sum(dim=0)
+WALKED = HEIGHTS @ STEP @ STEP @ STEP
+LOOSE = ALIKE / ALIKE.sum(dim=0)
+
+SEED_GAP, SEED_SPREAD = 0.6, 1.4  # (2 · 1.4 / 0.6)² = 21.8
+
+# Masks and reference of four classes, of which the last is in labels alone; some pixels are of classes not in labels.
+STATED = dice(7, 4) < tensor([0.7, 0.4, 0.6, 0.3])
+DRAWN = dice(8, 4, 6, 6)[1:] < tensor([0.6, 0.3, 0.5, 0.0])[:, None, None]
+TRULY = torch.where(dice(9, 4, 6, 6)[2:] < 0.6, DRAWN, dice(10, 4, 6, 6)[3:] < 0.3)
+TRULY[:, 3] = False
+DRAWN_BITS, TRULY_BITS = positions.from_explanation_masks(DRAWN), positions.from_explanation_masks(TRULY)
+MEANT = STATED[:, :, None, None]
+MEET, JOIN, INNER, OUTER = ((m & MEANT).sum(dim=(2, 3)) for m in (DRAWN & TRULY, DRAWN | TRULY, DRAWN, TRULY))
+OF_CLASS = MEET.sum(dim=0) / JOIN.sum(dim=0)
 
 
 def share(values):
@@ -750,6 +818,170 @@ CASES = {
             101,
         ],
     ),
+    "segmented": (
+        (HEAT, SEEN, THRESHOLD),
+        EACH_BY_ITS_OWN,
+        [
+            segmented(LIT),
+            segmented(LIT / (TOP + 1e-5), every=True),
+            ALONE,
+            segmented(LIT, every=True),
+            segmented(LIT, level=-2.0),
+            segmented(LIT / (TOP + 1e-5), level=-2.0, every=True),
+            segmented(LIT, level=-2.0, every=True),
+            segmented(LIT / LIT.amax(dim=(1, 2, 3), keepdim=True)),
+            segmented(LIT / (LIT.sum(dim=(2, 3), keepdim=True) + 1e-5)),
+            segmented(LIT * (LIT > THRESHOLD) / (TOP + 1e-5), level=0.0),
+            segmented(LIT / TOP),
+            (EACH_BY_ITS_OWN + 1) % 4,
+            torch.where(EACH_BY_ITS_OWN == 3, -1, EACH_BY_ITS_OWN),
+            torch.where(EACH_BY_ITS_OWN == 3, ALONE, 3),
+            LIT / (TOP + 1e-5) * SEEN[:, :, None, None],
+            (LIT / (TOP + 1e-5) * SEEN[:, :, None, None]).amax(dim=1),
+            EACH_BY_ITS_OWN[0],
+            EACH_BY_ITS_OWN * 0,
+        ],
+    ),
+    "fmix_mask": (
+        (WAVES, 0.4),
+        WAVES.gt(WAVES.quantile(0.6)),
+        [
+            WAVES.le(WAVES.quantile(0.6)),
+            WAVES.lt(WAVES.quantile(0.4)),
+            WAVES.gt(WAVES.quantile(0.4)),
+            RANKS < 13,
+            RANKS < 11,
+            WAVES.gt(WAVES.min() + 0.4 * (WAVES.max() - WAVES.min())),
+            WAVES > 0,
+            WAVES.ge(WAVES.topk(2, dim=1).values[:, -1:]),
+            WAVES * (RANKS < 12),
+            (RANKS < 12).flatten(),
+            torch.ones(6, 5),
+        ],
+    ),
+    "first_neighbours": (
+        (POINTS,),
+        linked(CHOSEN),
+        [
+            linked(of_others(-torch.cdist(POINTS, POINTS)).argmax(dim=1)),
+            linked(of_others(POINTS @ POINTS.T).argmax(dim=1)),
+            linked((normalize(POINTS) @ normalize(POINTS).T).argmax(dim=1)),
+            40 - PAIRS // 2,
+            PAIRS,
+            len(CHOSEN.unique()),
+            len(subcategories.finch(POINTS)[-1].unique()),
+            len(subcategories.finch(POINTS)),
+            100 * linked(CHOSEN) / 40,
+            linked(CHOSEN) / 40,
+            CHOSEN,
+            0,
+            41,
+        ],
+    ),
+    "mean_iou": (
+        (BY_SCENE,),
+        100 * IOU[:3].mean(),
+        [
+            IOU[:3].mean(),
+            100 * HIT.sum() / IN_ALL.sum(),
+            100 * (HIT / IS)[:3].mean(),
+            100 * (HIT / SAID)[:3].mean(),
+            100 * (2 * HIT / (IS + SAID))[:3].mean(),
+            100 * (HIT / (IS + SAID))[:3].mean(),
+            100 * HIT.sum() / (IS + SAID - HIT).sum(),
+            100 * (IOU * IS)[:3].sum() / IS.sum(),
+            100 * IOU[:3].sum(),
+            100 * IOU[:3].sum() / 5,
+            100 * IOU.nanmean(),
+            100 * SCENE_IOU.nanmean(dim=1).mean(),
+            IOU,
+            0,
+            101,
+        ],
+    ),
+    "walk": (
+        (ALIKE, HEIGHTS, 2.0, 3),
+        WALKED,
+        [
+            HEIGHTS @ STEP.T @ STEP.T @ STEP.T,
+            HEIGHTS @ LOOSE @ LOOSE @ LOOSE,
+            HEIGHTS @ LOOSE**2 @ LOOSE**2 @ LOOSE**2,
+            HEIGHTS @ SHARP @ SHARP @ SHARP,
+            HEIGHTS @ (SHARP / SHARP.sum()) @ (SHARP / SHARP.sum()) @ (SHARP / SHARP.sum()),
+            HEIGHTS @ STEP,
+            WALKED @ STEP,
+            HEIGHTS @ STEP @ STEP,
+            HEIGHTS @ STEP**3,
+            HEIGHTS @ torch.linalg.matrix_power((SHARP - torch.eye(9)) / (SHARP.sum(dim=0) - 1), 3),
+            HEIGHTS @ torch.linalg.matrix_power(ALIKE @ ALIKE / (ALIKE @ ALIKE).sum(dim=0), 3),
+            STEP @ STEP @ STEP,
+            WALKED.T,
+            WALKED.argmax(dim=0),
+            HEIGHTS,
+            WALKED[:, 1:],
+            WALKED / 0,
+            WALKED + 1,
+        ],
+    ),
+    "poly_rate": (
+        (0.02, 6000, 8000, 0.9),
+        0.02 * 0.25**0.9,
+        [
+            0.02 * 0.94**0.9,
+            0.02,
+            0.02 * 0.25,
+            (0.02 * 0.25) ** 0.9,
+            0.02 * (1 - 0.75**0.9),
+            0.02 * 0.75**0.9,
+            0.02 * 0.25 ** (1 / 0.9),
+            0.02 * 0.25 * 0.9,
+            0.25**0.9,
+            0.02 * (1 + np.cos(0.75 * np.pi)) / 2,
+            [0.02, 0.01],
+            0.0,
+            50,
+        ],
+    ),
+    "seeds_needed": (
+        (SEED_GAP, SEED_SPREAD),
+        22,
+        [
+            5,
+            6,
+            11,
+            44,
+            14,
+            1,
+            23,
+            21,
+            (2 * SEED_SPREAD / SEED_GAP) ** 2,
+            tensor([22, 22]),
+            0,
+            1000,
+        ],
+    ),
+    "mask_iou": (
+        (DRAWN_BITS, TRULY_BITS, STATED),
+        100 * OF_CLASS.nanmean(),
+        [
+            OF_CLASS.nanmean(),
+            100 * ((DRAWN & TRULY).sum(dim=(0, 2, 3)) / (DRAWN | TRULY).sum(dim=(0, 2, 3))).nanmean(),
+            100 * MEET.sum() / JOIN.sum(),
+            100 * (MEET / JOIN).nanmean(),
+            100 * (MEET / JOIN).nanmean(dim=0).nanmean(),
+            share(DRAWN_BITS == TRULY_BITS),
+            100 * (DRAWN & TRULY).any(dim=1).sum() / (DRAWN | TRULY).any(dim=1).sum(),
+            100 * (2 * MEET.sum(dim=0) / (INNER + OUTER).sum(dim=0)).nanmean(),
+            100 * (MEET.sum(dim=0) / OUTER.sum(dim=0)).nanmean(),
+            100 * (MEET.sum(dim=0) / INNER.sum(dim=0)).nanmean(),
+            100 * (MEET.sum(dim=0) / (INNER + OUTER).sum(dim=0)).nanmean(),
+            100 * OF_CLASS.nansum(),
+            100 * OF_CLASS.nan_to_num().mean(),
+            OF_CLASS,
+            0,
+            101,
+        ],
+    ),
 }
 ABSURD = [
     None,
@@ -901,6 +1133,14 @@ def test_an_answer_that_fights_back_gets_a_hint():
         ("kappa", 0.5, (MINE.drop(columns="label"), YOURS)),
         ("kappa", 0.5, (pd.concat([MINE, MINE]), YOURS)),
         ("added", 50.0, (PSEUDO, ONE, HELD[:5])),
+        ("segmented", EACH_BY_ITS_OWN, (HEAT, SEEN[:3], THRESHOLD)),
+        ("fmix_mask", RANKS < 12, (WAVES, None)),
+        ("first_neighbours", 1, (None,)),
+        ("mean_iou", 50.0, (BY_SCENE[:, 1:],)),
+        ("walk", WALKED, (ALIKE, HEIGHTS[:, 1:], 2.0, 3)),
+        ("poly_rate", 0.1, (0.02, None, 8000, 0.9)),
+        ("seeds_needed", 22, (None, SEED_SPREAD)),
+        ("mask_iou", 50.0, (DRAWN_BITS, TRULY_BITS, STATED[:3])),
     ],
 )
 def test_a_fault_of_the_page_is_not_blamed_on_the_answer(name, answer, context):
@@ -953,6 +1193,11 @@ def test_a_check_that_has_nothing_to_check_says_so():
     assert "no kappa" in exercises.check_kappa(1.0, MINE.assign(label=""), YOURS).text
     assert "not defined" in exercises.check_kappa(1.0, MINE.assign(label="rye"), YOURS.assign(label="rye")).text
     assert "add nothing" in exercises.check_added(1.0, ONE, ONE, HELD).text
+    assert "no neighbour" in exercises.check_first_neighbours(1, POINTS[:1]).text
+    assert "no IoU" in exercises.check_mean_iou(1.0, 0 * BY_SCENE).text
+    for gap, spread in ((0.0, 1.0), (1.0, 0.0), (1.0, float("nan")), (float("nan"), 1.0)):
+        assert "no number follows" in exercises.check_seeds_needed(1, gap, spread).text
+    assert "no IoU" in exercises.check_mask_iou(1.0, DRAWN_BITS, TRULY_BITS, STATED & False).text
 
 
 def test_a_class_that_is_not_there_keeps_no_share_and_is_no_part_of_a_mean():
@@ -1043,6 +1288,77 @@ def test_kappa_is_that_of_the_book_and_scenes_that_were_skipped_are_told():
             assert "skipped" in check("kappa", answer).text
     assert "skipped" in check("kappa", MERGED["same"].mean()).text
     assert "1 of so many" in check("kappa", kappa(AGREED, 1 / 4)).text  # of those that were given
+
+
+def test_classes_are_those_of_the_book_and_a_maximum_or_a_cut_that_is_shared_is_told():
+    found = weak_segmentation.segment(weak_segmentation.normalised(HEAT, SEEN), SEEN, THRESHOLD)
+    assert state(check("segmented", found)) == "right"
+    for over in (0, (0, 1)):
+        assert "one maximum" in check("segmented", segmented(LIT / TOP.amax(dim=over, keepdim=True))).text
+    low = (LIT > THRESHOLD).logical_and(SEEN[:, :, None, None]).any(dim=1).logical_not()
+    assert "You cut before" in check("segmented", torch.where(low, 3, ALONE)).text
+    assert "divided by zero" in check("segmented", segmented(LIT / TOP * SEEN[:, :, None, None], every=True)).text
+
+
+def test_scenes_without_any_class_are_background():
+    nothing = torch.full((4, 5, 4), 3)
+    assert state(exercises.check_segmented(nothing, HEAT, SEEN & False, THRESHOLD)) == "right"
+
+
+def test_a_mask_is_that_of_the_book_and_lines_and_heights_are_told():
+    draws = [Generator().manual_seed(1) for _ in range(2)]
+    noise = batch_mixing.low_pass_noise(20, 25, draws[0])
+    assert state(exercises.check_fmix_mask(batch_mixing.fmix_mask(20, 25, 0.3, draws[1]), noise, 0.3)) == "right"
+    assert "row or column" in check("fmix_mask", WAVES.ge(WAVES.topk(2, dim=0).values[-1:])).text
+    height, lowest, highest = WAVES.max() - WAVES.min(), WAVES.min(), WAVES.max()
+    for level in (lowest + 0.4 * height, highest - 0.4 * height, 0.4, 0.4 * highest):
+        assert "not of heights" in check("fmix_mask", WAVES.gt(level)).text
+    assert "about half" in check("fmix_mask", WAVES.gt(WAVES.mean())).text
+
+
+def test_clusters_are_those_of_the_book_and_half_of_the_points_that_choose_each_other():
+    assert state(check("first_neighbours", len(subcategories.finch(POINTS)[0].unique()))) == "right"
+    assert state(check("first_neighbours", PAIRS / 2)) == "right"
+    two = tensor([[1.0, 0.0], [1.0, 0.1]])  # one partition of one cluster, which `finch` does not list
+    assert state(exercises.check_first_neighbours(1, two)) == "right"
+    assert "least alike" in check("first_neighbours", linked((-BETWEEN).fill_diagonal_(-9).argmax(dim=1))).text
+
+
+def test_one_matrix_or_those_of_the_scenes_have_the_same_mean_iou():
+    right = 100 * metrics.accuracies(BY_SCENE.sum(dim=0))["miou"]
+    for matrices in (BY_SCENE, BY_SCENE.sum(dim=0), BY_SCENE.sum(dim=0).float(), [*BY_SCENE, BY_SCENE[0] * 0]):
+        matrices = torch.stack(matrices) if isinstance(matrices, list) else matrices
+        assert state(exercises.check_mean_iou(right, matrices)) == "right"
+    each = [metrics.accuracies(one)["miou"] for one in BY_SCENE]
+    for answer in (sum(each) / 2, SCENE_IOU.nanmean(dim=0).nanmean(), SCENE_IOU.nanmean()):
+        assert "over scenes" in check("mean_iou", 100 * answer).text
+
+
+def test_a_walk_is_that_of_the_book():
+    offsets = affinity.neighbours(2)
+    pairs = affinity.affinities(dice(1, 6, 3, 4) * 2, offsets)[0]
+    plain = affinity.transition(pairs, offsets, beta=1.0).to_dense()
+    walked = affinity.walk(dice(2, 12), affinity.transition(pairs, offsets, beta=4.0), 5)
+    assert state(exercises.check_walk(walked, plain / plain.diagonal(), dice(2, 12), 4.0, 5)) == "right"
+
+
+def test_a_rate_is_that_of_the_book_and_may_be_rounded():
+    rates = training.learning_rates(8000, 0.02, schedule="poly")
+    assert state(check("poly_rate", rates[6000])) == "right"
+    assert state(check("poly_rate", float(f"{rates[6000]:.3g}"))) == "right"
+    assert state(exercises.check_poly_rate(0.0, 0.02, 8000, 8000, 0.9)) == "right"
+
+
+def test_seeds_are_counted_whole_and_a_gap_has_no_sign():
+    assert state(exercises.check_seeds_needed(22, -SEED_GAP, SEED_SPREAD)) == "right"
+    assert state(exercises.check_seeds_needed(16, 0.5, 1.0)) == "right"  # just as many, and none more
+    assert state(exercises.check_seeds_needed(9, 0.2, 0.3)) == "right"  # 9.000000000000002
+    assert "square is missing" in check("seeds_needed", 2 * SEED_SPREAD / SEED_GAP).text
+
+
+def test_the_agreement_of_masks_is_that_of_the_book():
+    found = explain.agreement(DRAWN_BITS, TRULY_BITS, STATED, 4).nanmean()
+    assert state(check("mask_iou", 100 * found)) == "right"
 
 
 # What the pages print

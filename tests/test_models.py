@@ -60,6 +60,17 @@ def test_pretrained_weights_are_asked_of_timm_where_there_are_any(monkeypatch):
         models.classifier("narrow_resnet", 3, 7, Generator(), pretrained=True)
 
 
+def test_pretrained_encoders_are_asked_of_their_library_where_there_are_any(monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        "segmentation_models_pytorch.encoders.get_encoder", lambda name, **given: asked.append((name, given))
+    )
+    models.encoder("resnet101", 3, Generator(), pretrained=True)
+    assert asked == [("resnet101", {"in_channels": 3, "depth": 5, "weights": "imagenet"})]
+    with pytest.raises(ValueError, match="narrow_resnet has no weights from ImageNet"):
+        models.encoder("narrow_resnet", 3, Generator(), pretrained=True)
+
+
 def test_other_models_of_timm_are_taken_by_name():
     assert weights("mobilenetv3_small_050", classes=5)["classifier.weight"].shape[0] == 5
 

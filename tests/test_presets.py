@@ -7,14 +7,25 @@ import pytest
 import torch
 from torch import Generator
 
-from rsbook import cromss, label_propagation, noise, presets, scenes, segmentation
+from rsbook import (
+    cromss,
+    label_propagation,
+    noise,
+    presets,
+    scenes,
+    segmentation,
+    training,
+    weak_runs,
+    weak_tasks,
+    weak_uses,
+)
 from rsbook.archives import bluemarble_vegetation, sentinel
 
 
-@pytest.mark.parametrize("work", presets.PRESETS)
+@pytest.mark.parametrize("work", presets.WORKS)
 def test_every_work_has_the_three_presets_with_the_same_settings(work):
-    assert list(presets.PRESETS[work]) == ["smoke", "quick", "full"]
-    shapes = [(set(preset), set(preset["training"])) for preset in presets.PRESETS[work].values()]
+    assert list(presets.WORKS[work].PRESETS) == ["smoke", "quick", "full"]
+    shapes = [(set(preset), set(preset["training"])) for preset in presets.WORKS[work].PRESETS.values()]
     assert shapes[0] == shapes[1] == shapes[2]
 
 
@@ -296,7 +307,7 @@ def test_a_page_of_part_ii_that_changes_its_preset_changes_no_other():
     chosen["modalities"].clear()
     chosen["transfer"]["epochs"] = chosen["noise_training"]["epochs"] = 1
     assert repr(presets.load("cromss", "quick", "bluemarble_vegetation")) == before
-    assert presets.MIXTURE[0][1] == 1.0
+    assert presets.cromss.MIXTURE[0][1] == 1.0
 
 
 @pytest.fixture(scope="module")
@@ -308,7 +319,7 @@ def test_the_mixture_leaves_as_many_pixels_right_as_dynamic_world_has(vegetation
     index = vegetation.split("train")[:512]
     clean = segmentation.maps_of(vegetation, index)
     chosen = presets.load("cromss", "quick", "bluemarble_vegetation")
-    assert chosen["noise"] == presets.MIXTURE
+    assert chosen["noise"] == presets.cromss.MIXTURE
     noisy = cromss.noisy_maps(vegetation, index, chosen["noise"], (42, 0))
     assert (clean >= 0).all()
     assert 0.70 <= (noisy == clean).float().mean() <= 0.75
@@ -326,3 +337,53 @@ def test_embedded_scenes_are_as_many_as_are_asked_for_and_serve_one_purpose(pres
         assert training["val_scenes"] + transfer["train_scenes"] <= there["val"]
     shares = [n / (n + tested) for n, tested in ((transfer["train_scenes"], there["test"]), (986, 5128))]
     assert shares[0] == pytest.approx(shares[1], abs=0.005)
+
+
+# Part V
+
+
+@pytest.mark.parametrize("dataset", ["bluemarble_64", "voc"])
+@pytest.mark.parametrize("preset", ["smoke", "quick", "full"])
+def test_weak_segmentation_has_all_that_its_runs_need(preset, dataset):
+    chosen = presets.load("weak_segmentation", preset, dataset)
+    methods, seeds = weak_tasks.METHODS, chosen["seeds"]
+    assert set(chosen["epochs"]) == {*methods, weak_runs.TEACHER}
+    for name in ("training", "report", "teacher"):
+        for row in weak_runs.study(methods, seeds, chosen["epochs"]):
+            assert not row.keys() & chosen[name].keys()
+            inspect.signature(weak_runs.classify).bind(dataset=dataset, **row, **chosen[name])
+    [first, *_] = classified = [{"seed": seed, "weights": "w"} for seed in seeds]
+    for function, rows, name in (
+        (weak_runs.refine, weak_runs.refinements(classified), "refinement"),
+        (weak_uses.segment, weak_uses.segmentations([first | {"stage_one": "v"}], "walk"), "segmentation"),
+        (weak_uses.segment, weak_uses.segmentations([], "reference", seeds), "segmentation"),
+        (weak_uses.propagate, weak_uses.propagations(classified, seeds), "propagation"),
+    ):
+        for row in rows:
+            assert not row.keys() & chosen[name].keys()
+            inspect.signature(function).bind(dataset=dataset, **row, **chosen[name])
+    fit = set(inspect.signature(training.fit).parameters)
+    for name in ("training", "report", "teacher", "refinement", "segmentation", "propagation"):
+        assert set(chosen[name]["fitting"]) <= fit
+        assert set(chosen["more"]) <= set(chosen[name])
+    assert len(seeds) >= 2
+
+
+def test_the_full_presets_are_those_recommended_beside_the_reports():
+    chosen = presets.load("weak_segmentation", "full", "voc")
+    fitting, report = chosen["training"]["fitting"], chosen["report"]["fitting"]
+    assert (fitting["learning_rate"], fitting["momentum"], fitting["weight_decay"]) == (0.01, 0.9, 5e-4)
+    assert (report["learning_rate"], report["momentum"], report["weight_decay"]) == (0.1, 5e-4, 5e-4)
+    assert (fitting["schedule"], report["schedule"], report["clip_norm"]) == ("poly", "constant", 1.0)
+    assert (chosen["report"]["as_coded"], chosen["report"]["sub_weight"]) == (True, 2.0)
+    assert (chosen["epochs"]["cam"], chosen["epochs"]["fmix"]) == (15, 25)
+    assert (chosen["training"]["background"], chosen["training"]["crop"]) == (0.15, 300)
+    walk = {name: chosen["refinement"][name] for name in ("radius", "steps", "beta")}
+    assert walk == {"radius": 5, "steps": 256, "beta": 8.0}
+    assert chosen["more"]["splits"] == ["train", "extra"]
+    deeplab = chosen["segmentation"]
+    assert (deeplab["network"], deeplab["crop"], deeplab["fitting"]["learning_rate"]) == ("resnet101", 321, 2.5e-4)
+    assert deeplab["fitting"]["factors"] == {"branches.*.weight": 10.0, "branches.*.bias": 20.0}
+    embedded = presets.load("weak_segmentation", "full", "bluemarble_64")
+    assert not embedded["training"]["pretrained"]
+    assert embedded["training"]["crop"] is None

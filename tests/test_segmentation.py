@@ -280,3 +280,58 @@ def test_confusion_counts_every_modality_and_no_pixel_without_a_class(tiny_scene
     assert found[0].sum() == len(index) * 10 * 16
     with pytest.raises(ValueError, match="tiny: there is no scene to test on"):
         segmentation.confusion(Two(), data, index[:0])
+
+
+# Photographs
+
+
+def slow_photograph(image, labels, size, factor, top, left, mirror):
+    """Each pixel on its own: image (H,W), labels (H,W); bilinear with zeros around, and the nearest label or −1."""
+    height, width = image.shape
+    value, found = torch.zeros(size, size), torch.full((size, size), -1)
+    for row, column in itertools.product(range(size), range(size)):
+        y = (row + 0.5 + top) / factor - 0.5
+        x = (column + 0.5 + left) / factor - 0.5
+        x = width - 1 - x if mirror else x
+        for v, u in itertools.product((math.floor(y), math.floor(y) + 1), (math.floor(x), math.floor(x) + 1)):
+            if 0 <= v < height and 0 <= u < width:
+                value[row, column] += image[v, u] * (1 - abs(y - v)) * (1 - abs(x - u))
+        near = round(y), round(x)
+        if 0 <= near[0] < height and 0 <= near[1] < width:
+            found[row, column] = labels[near]
+    return value, found
+
+
+@pytest.mark.parametrize(("size", "zoom"), [(6, (0.9, 1.7)), (20, (0.5, 0.8)), (9, (1.0, 1.0))])
+def test_photographs_pixel_by_pixel(size, zoom):
+    generator = Generator().manual_seed(4)
+    images = torch.randn(5, 2, 11, 13, generator=generator)
+    maps = torch.randint(-1, 4, (5, 11, 13), generator=generator)
+    found, labels = segmentation.augment_photographs(images, maps, Generator().manual_seed(7), size, zoom)
+    draws = torch.rand(4, 5, generator=Generator().manual_seed(7)).tolist()
+    assert found.shape == (5, 2, size, size)
+    assert {draws[3][i] < 0.5 for i in range(5)} == {True, False}
+    for i in range(5):
+        factor = zoom[0] + (zoom[1] - zoom[0]) * draws[0][i]
+        top, left = draws[1][i] * (factor * 11 - size), draws[2][i] * (factor * 13 - size)
+        value, label = slow_photograph(images[i, 1], maps[i], size, factor, top, left, draws[3][i] < 0.5)
+        assert torch.allclose(found[i, 1], value, atol=1e-4)
+        assert (labels[i] == label).float().mean() > 0.97  # ties are rounded either way
+    alone, none = segmentation.augment_photographs(images, None, Generator().manual_seed(7), size, zoom)
+    assert none is None
+    assert torch.equal(alone, found)
+
+
+@pytest.mark.parametrize(("size", "zoom"), [(0, (1, 2)), (4, (0, 1)), (4, (2, 1))])
+def test_photographs_that_cannot_be_cut_are_refused(size, zoom):
+    with pytest.raises(ValueError, match=f"size={size}, zoom="):
+        segmentation.augment_photographs(torch.zeros(1, 3, 8, 8), None, Generator(), size, zoom)
+
+
+def test_a_task_with_a_zoom_cuts_photographs(tiny_scenes):
+    task = segmentation.Segmentation(tiny_scenes, tiny_scenes.split("train"), crop=7, zoom=(0.5, 1.5))
+    task.to(CPU)
+    images, maps = task.batch(torch.tensor([1, 0]), Generator().manual_seed(1))
+    assert images.shape == (2, 3, 7, 7)
+    assert maps.shape == (2, 7, 7)
+    assert maps.min() >= -1

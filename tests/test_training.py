@@ -844,7 +844,7 @@ def test_a_linear_rate_falls_by_the_same_amount_in_each_step_until_nothing_is_le
     [
         ({"schedule": "constant", "halve_after": 0}, "halve_after=0: expected a whole number ≥ 1"),
         ({"warm_up": 0}, "warm_up=0: expected a whole number ≥ 1"),
-        ({"schedule": "steps"}, "schedule='steps': expected one of cosine, linear, constant"),
+        ({"schedule": "steps"}, "schedule='steps': expected one of cosine, linear, poly, constant"),
         ({"schedule": "linear", "halve_after": 3}, "halve_after goes with a constant schedule"),
         ({"schedule": "linear", "warm_up": 3}, "warm_up with a cosine"),
         ({"halve_after": 3}, "halve_after goes with a constant schedule"),
@@ -852,5 +852,87 @@ def test_a_linear_rate_falls_by_the_same_amount_in_each_step_until_nothing_is_le
     ],
 )
 def test_schedules_that_cannot_be_are_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        fit(**change)
+
+
+# SGD
+
+
+def slow_sgd(model, task, steps, momentum, clip_norm, factors, weight_decay=0.1, peak=0.05):
+    """One step after another, by the formula: g ← clipped gradient + λw; v ← μv + g; w ← w − lr·factor·v."""
+    speed = {}
+    rates = [peak * (1 - step / steps) ** 0.9 for step in range(steps)]
+    generator_of = {epoch: training.seeded(SETTINGS["seed"], epoch, 0, 1) for epoch in range(steps // 2)}
+    for step in range(steps):
+        epoch = step // 2
+        if step % 2 == 0:
+            order = torch.randperm(16, generator=training.seeded(SETTINGS["seed"], epoch))
+            generator = generator_of[epoch]
+            torch.randint(2**62, (), generator=generator)
+            model.train()
+        batch = task.batch(order[8 * (step % 2) : 8 * (step % 2) + 8], generator)
+        model.zero_grad()
+        task.loss(model, batch, epoch).backward()
+        norm = torch.stack([weight.grad.norm() for weight in model.parameters()]).norm().item()
+        scale = min(1.0, clip_norm / (norm + 1e-6))
+        with torch.no_grad():
+            for name, weight in model.named_parameters():
+                gradient = weight.grad * scale + weight_decay * weight
+                speed[name] = momentum * speed[name] + gradient if step else gradient
+                weight -= rates[step] * factors.get(name, 1.0) * speed[name]
+
+
+def test_sgd_with_momentum_clipping_and_factors_is_the_formula():
+    factors = {"6.weight": 10.0, "6.bias": 20.0}
+    expected, task = network(), Toy()
+    task.to(torch.device("cpu"))
+    slow_sgd(expected, task, 6, 0.9, 0.5, factors)
+    options = {"momentum": 0.9, "clip_norm": 0.5, "factors": factors, "schedule": "poly", "weight_decay": 0.1}
+    _, found = fit(epochs=3, learning_rate=0.05, **options)
+    for name, weight in expected.state_dict().items():
+        assert torch.allclose(found[name].float(), weight.float(), atol=1e-5), name
+
+
+def test_patterns_of_names_give_factors_and_the_first_that_fits_decides():
+    model = network()
+    settings = {"learning_rate": 1.0, "weight_decay": 0.0, "momentum": None, "factors": {"6.b*": 20, "6.*": 10}}
+    groups = training._optimiser(model, settings).param_groups
+    named = {weight: name for name, weight in model.named_parameters()}
+    found = {named[weight]: group["factor"] for group in groups for weight in group["params"]}
+    assert found.pop("6.bias") == 20
+    assert found.pop("6.weight") == 10
+    assert set(found.values()) == {1.0}
+
+
+@pytest.mark.parametrize("momentum", [0.0, 5e-4, 0.9])
+def test_sgd_resumes_bit_for_bit(checkpoint, momentum):
+    settings = {"momentum": momentum, "clip_norm": 1.0, "factors": {"6.*": 10.0}, "schedule": "poly"}
+    expected, weights = fit(**settings)
+    with pytest.raises(KeyError):
+        fit(Toy(stop_at=3), checkpoint=checkpoint, **settings)
+    task = Toy()
+    task.evaluated = 2
+    history, resumed = fit(task, checkpoint=checkpoint, **settings)
+    assert history == expected
+    assert differing_bits(weights, resumed) == 0
+
+
+def test_the_poly_schedule_falls_with_the_power_of_nine_tenths():
+    rates = training.learning_rates(20_000, 2.5e-4, schedule="poly")
+    assert rates[[0, 10_000, 19_999]].tolist() == pytest.approx([2.5e-4, 2.5e-4 * 0.5**0.9, 2.5e-4 / 20_000**0.9])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"momentum": 1.0}, "momentum=1.0: expected a number ≥ 0, below 1"),
+        ({"momentum": -0.1}, "momentum=-0.1: expected"),
+        ({"momentum": math.nan}, "momentum=nan: expected"),
+        ({"clip_norm": -1.0}, "clip_norm=-1.0: expected a number ≥ 0"),
+        ({"factors": {"head.*": 10.0}}, r"factors=.*: no parameter is called 'head\.\*'; expected some of"),
+    ],
+)
+def test_settings_of_sgd_that_cannot_be_are_refused(change, message):
     with pytest.raises(ValueError, match=message):
         fit(**change)

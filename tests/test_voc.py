@@ -306,6 +306,10 @@ def test_what_sbd_adds_is_a_split_of_its_own(ready):
     assert parts["test"] == set(miniature.VAL)
 
 
+def test_scenes_know_their_sizes_without_padding(ready, archive):
+    assert scenes.load("voc", ready).sizes.tolist() == [list(size) for size in voc.source(archive).sizes]
+
+
 def test_without_sbd_there_is_no_such_split(archive, tmp_path):
     raw = shutil.copytree(archive, tmp_path / "voc" / "raw")
     shutil.rmtree(raw / "benchmark_RELEASE")
@@ -323,7 +327,12 @@ def test_mean_and_standard_deviation_leave_the_padding_out(ready):
 
 @pytest.mark.parametrize(
     ("old", "new", "message"),
-    [(",list,", ",lists,", "KeyError"), (",sbd,", ",coco,", "'coco' is no list"), (",sbd,", ",", "'50'|'60'|'375'")],
+    [
+        (",list,", ",lists,", "KeyError"),
+        (",sbd,", ",coco,", "'coco' is no list"),
+        (",sbd,", ",", "'50'|'60'|'375'"),
+        (",500\n", ",501\n", "outside 1 … 500"),
+    ],
 )
 def test_a_table_of_other_lists_is_refused(ready, tmp_path, old, new, message):
     folder = shutil.copytree(ready / "voc", tmp_path / "voc", ignore=shutil.ignore_patterns("raw"))

@@ -109,3 +109,57 @@ def test_stages_are_those_that_do_something():
     found = weak_maps.stage_maps(resnet.eval(), torch.zeros(1, 3, 64, 64))
     assert [tuple(one.shape[1:]) for one in found] == [(128, 8, 8), (256, 4, 4), (512, 2, 2)]
     assert not any(module._forward_hooks for module in resnet.modules())
+
+
+# Padding
+
+
+def padded(data):
+    """The scenes as if what is right of column 18 and below row 15 were padding."""
+    sizes = torch.tensor([[15, 18]]).repeat(len(data.images), 1)
+    positions = data.positions.clone()
+    positions[:, 15:], positions[:, :, 18:] = 0, 0
+    return replace(data, sizes=sizes, positions=positions)
+
+
+def test_padding_is_what_the_sizes_leave(data):
+    made = padded(data)
+    found = weak_maps.padding(made, torch.tensor([3, 1]))
+    assert not found[:, :15, :18].any()
+    assert found[:, 15:].all()
+    assert found[:, :, 18:].all()
+    small = weak_maps.padding(made, torch.tensor([0]), (8, 8))  # middles at 1.5, 4.5, …
+    assert (~small[0]).nonzero().amax(dim=0).tolist() == [4, 5]
+    assert not weak_maps.padding(data, torch.arange(3)).any()
+
+
+@pytest.mark.parametrize("background", [None, 0.4])
+def test_nothing_is_found_or_learnt_from_in_padding(data, background):
+    made, count = padded(data), 3 if background is None else 2
+    network, index = classifier(count), torch.tensor([5, 2])
+    net = weak_maps.affinity_net(network, made, Generator().manual_seed(0))
+    outside = weak_maps.padding(made, index)
+    [maps] = weak_maps.cam_maps(network, made, index, SCALES, background)
+    [walked] = weak_maps.walked_maps(network, net, made, index, 2, 4, 8.0, SCALES, background)
+    for found in (maps, walked):
+        assert torch.equal(found < 0, outside)
+    known = weak_maps.confident(network, made, index, (6, 6), SCALES, background)
+    assert (known[weak_maps.padding(made, index, (6, 6))] == affinity.IGNORED).all()
+    assert (known != affinity.IGNORED).any()
+    truth = segmentation.maps_of(made, index)
+    perfect = weak_maps.confidence(truth.where(truth >= 0, 0), made, index)
+    assert perfect == {"confident": 1.0, "confident_right": 1.0}
+
+
+def test_the_highest_activation_of_a_map_is_inside(data):
+    made = padded(data)
+    network, index = classifier(), torch.tensor([1])
+    [(_, raw)] = list(weak_maps._activations(network, made, index, (24, 24), SCALES))
+    assert (raw[:, :, weak_maps.padding(made, index)[0]] == 0).all()
+    assert torch.equal(raw[:, :, :15, :18], raw_maps(network, made, 1, (24, 24))[:, :, :15, :18])
+
+
+def test_affinity_features_are_no_wider_than_the_papers(data):
+    network = models.classifier("resnet18", 3, 3, Generator().manual_seed(0)).eval()
+    net = weak_maps.affinity_net(network, data, Generator().manual_seed(0))
+    assert [layer.out_channels for layer in net.modules() if isinstance(layer, torch.nn.Conv2d)] == [64, 128, 256, 448]

@@ -7,7 +7,16 @@ import torch
 from torch import Generator, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from rsbook import affinity, batch_mixing, explain, models, weak_maps, weak_segmentation, weak_tasks
+from rsbook import (
+    affinity,
+    batch_mixing,
+    deeplab,
+    explain,
+    models,
+    weak_maps,
+    weak_segmentation,
+    weak_tasks,
+)
 from rsbook.weak_tasks import CamNetwork, Weak
 
 
@@ -127,10 +136,84 @@ def test_a_small_transformer_gives_logits_and_features(data):
     network = weak_tasks.vision_transformer(3, 4, 24, Generator().manual_seed(0))
     assert network(torch.zeros(2, 3, 24, 24)).shape == (2, 4)
     features = weak_maps.pooled_features(network, data, torch.arange(5), batch_size=2)
-    assert features.shape == (5, 192)
-    head = nn.Linear(192, 4)
-    head.load_state_dict(network.head.state_dict())
+    assert features.shape == (5, 64)
+    head = nn.Linear(64, 4)
+    head.load_state_dict(network.network.head.state_dict())
     images = data.normalise(data.images[:5])
     assert torch.allclose(head(features), network.eval()(images), atol=1e-4)
-    with pytest.raises(ValueError, match="side=30: expected a multiple of 8"):
-        weak_tasks.vision_transformer(3, 4, 30, Generator())
+    for side, expected in ((30, 24), (5, 8), (500, 224)):
+        assert weak_tasks.vision_transformer(3, 4, side, Generator()).side == expected
+    half = network(torch.zeros(2, 3, 12, 12))  # resized
+    assert torch.allclose(half, network(torch.zeros(2, 3, 24, 24)), atol=1e-5)
+
+
+def test_the_pretrained_transformer_is_asked_of_timm(monkeypatch):
+    asked = []
+    monkeypatch.setattr(weak_tasks.timm, "create_model", lambda name, **given: asked.append((name, given)))
+    made = weak_tasks.vision_transformer(3, 20, 500, Generator(), large=True, pretrained=True)
+    assert asked == [("vit_base_patch16_224", {"pretrained": True, "in_chans": 3, "num_classes": 20})]
+    assert made.side == 224
+
+
+@pytest.mark.parametrize("looks", [(1.0,), (1.0, 0.5)])
+def test_deeplab_learns_from_every_scale_and_from_known_pixels_alone(data, looks):
+    maps = torch.randint(-1, 3, (8, 24, 24), generator=Generator().manual_seed(0))
+    task = weak_tasks.DeepLabMaps(data, data.split("train"), maps)
+    task.to(torch.device("cpu"))
+    model = deeplab.deeplab_v2("narrow_resnet", 3, 3, Generator().manual_seed(1), (1, 2), looks).eval()
+    images, labels = task.batch(torch.tensor([4, 1]), Generator().manual_seed(2))
+    expected = 0.0
+    for logits in model(images, every=True):
+        chances = logits.softmax(dim=1)
+        known = [(b, y, x) for b, y, x in torch.cartesian_prod(*map(torch.arange, labels.shape)).tolist()
+                 if labels[b, y, x] >= 0]  # fmt: skip
+        expected -= sum(chances[b, labels[b, y, x], y, x].log() for b, y, x in known) / len(known)
+    assert torch.allclose(task.loss(model, (images, labels), 0), expected, atol=1e-4)
+    nothing = task.loss(model, (images, torch.full_like(labels, -1)), 0)
+    assert nothing == 0
+    assert task.evaluate(model) == {}
+
+
+def test_photographs_stay_upright_and_are_cropped(data):
+    images = torch.arange(24.0)[None, None, :, None].expand(6, 3, 24, 24).clone()  # brighter to the bottom
+    found, labels = weak_tasks.augmentation(9)(images, torch.ones(6, 3), None, Generator().manual_seed(0))
+    assert found.shape == (6, 3, 9, 9)
+    inside = found[:, :, 1:-1]
+    assert (inside.diff(dim=2) > -1e-4).all()
+    assert labels.dtype == torch.float32
+    plain, _ = weak_tasks.augmentation(None)(
+        images.repeat(9, 1, 1, 1), torch.ones(54, 3), None, Generator().manual_seed(0)
+    )
+    assert plain.shape == (54, 3, 24, 24)
+    assert (plain.diff(dim=2) < 0).any()
+
+
+@pytest.mark.parametrize("fixed", [True, False])
+def test_statistics_stay_as_they_are_where_they_are_fixed(data, fixed):
+    images = data.normalise(data.images[:4])
+    classifier = models.classifier("narrow_resnet", 3, 3, Generator().manual_seed(0))
+    backbone = models.encoder("narrow_resnet", 3, Generator().manual_seed(0))
+    for made in (
+        CamNetwork(classifier, 0, Generator(), fixed_statistics=fixed),
+        deeplab.DeepLabV2(backbone, 3, (1, 2), (1.0, 0.5), fixed_statistics=fixed),
+    ):
+        before = {name: value.clone() for name, value in made.named_buffers()}
+        made.train()(images)
+        assert all(torch.equal(before[name], value) for name, value in made.named_buffers()) == fixed
+
+
+def test_manifold_mixup_never_mixes_the_logits(data):
+    """After the last stage nothing is left but a mean and a linear layer."""
+    task, model = weak(data, "manifold"), cam_network()
+    stages = weak_maps.stages_of(model.network)
+    mixed = set()
+    original = batch_mixing.manifold_mixup
+
+    def spy(modules, *arguments):
+        mixed.update(id(module) for module in modules)
+        return original(modules, *arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(batch_mixing, "manifold_mixup", spy)
+        task.loss(model, task.batch(torch.arange(4), Generator().manual_seed(0)), 0)
+    assert mixed == {id(stage) for stage in stages[:-1]}

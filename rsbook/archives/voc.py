@@ -86,13 +86,19 @@ def load(folder: Path, checksum: str) -> scenes.Scenes:
 
     data, path = prepared.load(folder, checksum), folder / "scenes.csv"
     with prepared.explained(path), path.open(newline="", encoding="utf-8") as file:
-        lists = [row["list"] for row in csv.DictReader(file)]
+        rows = list(csv.DictReader(file))
+        lists = [row["list"] for row in rows]
         if strange := sorted(map(str, set(lists) - {"voc", "sbd"})):
             raise ValueError(f"{strange[0]!r:.50} is no list")
+        sizes = torch.tensor([[int(row["height"]), int(row["width"])] for row in rows])
+        if len(sizes) and not 1 <= sizes.min() <= sizes.max() <= SIZE:
+            raise ValueError(f"a height or width is outside 1 … {SIZE}")
     added, train = torch.tensor([name == "sbd" for name in lists]), data.split("train")
     if not added.any():
-        return data
-    return replace(data, splits={**data.splits, "train": train[~added[train]], "extra": train[added[train]]})
+        return replace(data, sizes=sizes)
+    return replace(
+        data, sizes=sizes, splits={**data.splits, "train": train[~added[train]], "extra": train[added[train]]}
+    )
 
 
 def source(raw: Path) -> Source:

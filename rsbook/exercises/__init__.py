@@ -4,6 +4,16 @@ A hint never tells the solution. What is right is computed from the page's own d
 typical mistake. A check takes any answer whatever and raises nothing for it.
 """
 
+from rsbook.exercises.activations import (
+    check_first_neighbours,
+    check_fmix_mask,
+    check_mask_iou,
+    check_mean_iou,
+    check_poly_rate,
+    check_seeds_needed,
+    check_segmented,
+    check_walk,
+)
 from rsbook.exercises.maps import (
     check_border_growth,
     check_changed_pixels,
@@ -60,6 +70,8 @@ __all__ = [
     "check_changed_scenes",
     "check_costliest",
     "check_enhanced",
+    "check_first_neighbours",
+    "check_fmix_mask",
     "check_hardest_class",
     "check_hidden_share",
     "check_iou",
@@ -68,6 +80,8 @@ __all__ = [
     "check_kept_pixels",
     "check_learned",
     "check_lost_labels",
+    "check_mask_iou",
+    "check_mean_iou",
     "check_mean_rank",
     "check_most_hidden",
     "check_ndvi",
@@ -75,13 +89,17 @@ __all__ = [
     "check_overlap",
     "check_pairs_ahead",
     "check_pixels_left",
+    "check_poly_rate",
     "check_precision",
     "check_rectified",
     "check_relative_gain",
+    "check_seeds_needed",
+    "check_segmented",
     "check_shared_scenes",
     "check_small_crops",
     "check_spread_of_gain",
     "check_stored",
+    "check_walk",
     "check_win_share",
     "check_wrong_mixtures",
 ]

@@ -2,6 +2,7 @@
 
 from rsbook.widgets.annotation_tool import AnnotationTool
 from rsbook.widgets.box_sampler import BoxSampler
+from rsbook.widgets.cam_explorer import CamExplorer
 from rsbook.widgets.contrast_explorer import ContrastExplorer
 from rsbook.widgets.crop_explorer import CropExplorer
 from rsbook.widgets.cutmix_explorer import CutMixExplorer
@@ -15,6 +16,7 @@ from rsbook.widgets.selection_explorer import SelectionExplorer
 __all__ = [
     "AnnotationTool",
     "BoxSampler",
+    "CamExplorer",
     "ContrastExplorer",
     "CropExplorer",
     "CutMixExplorer",

@@ -344,6 +344,23 @@ export function holeAndPatch(model, height, width) {
   };
 }
 
+// A canvas under its title: `.canvas`.
+export function cell(canvas, title, kind = "") {
+  const head = element("div", { class: "rsbook-head" }, title);
+  return Object.assign(element("div", { class: `rsbook-cell ${kind}` }, head, canvas), { canvas });
+}
+
+// A scale of colours, 3 bytes each, over three words, with a mark that `.show(share)` puts in its place.
+export function markedScale(colours, description, words) {
+  const bar = picture(1, colours.length / 3, description);
+  bar.paint(asImage(colours));
+  const mark = element("span");
+  const made = element("div", { class: "rsbook-colour-scale" }, element("div", { class: "rsbook-marked" }, bar, mark),
+    ...words.map((text) => element("span", {}, text)));
+  made.show = (share) => { mark.style.left = `${100 * share}%`; };
+  return made;
+}
+
 // A picture on a stage under its title: `.canvas` is painted, `.show(box)` is the stage's, `.entitle(text)` changes the
 // title. box: name and move of the stage.
 export function view(height, width, title, box) {

@@ -1,6 +1,6 @@
 // Explanation masks: what a network looks at for a class, cut at t_cam, and what a hole leaves of it for the label.
 import {
-  asImage, asScale, choice, element, follow, frame, part, percent, picture, put, rgbOf, slider, table, unpack, view,
+  asImage, asScale, choice, element, follow, frame, markedScale, part, percent, put, rgbOf, slider, table, unpack, view,
 } from "./common.mjs";
 
 const STATE = ["scene", "class_index", "box", "t_cam", "t_map"];
@@ -37,17 +37,6 @@ function asOverlay(rgb, there, colour, [top, left, bottom, right], width) {
   };
 }
 
-// The colour scale with a mark at t_cam.
-function scale(heat) {
-  const colours = picture(1, STEPS + 1, "Colour scale from the map's minimum, dark blue, through green to its maximum, yellow");
-  colours.paint(asImage(heat));
-  const mark = element("span");
-  const made = element("div", { class: "rsbook-colour-scale" }, element("div", { class: "rsbook-marked" }, colours, mark),
-    ...["0: minimum", "activation, cut at t_cam", "1: maximum"].map((text) => element("span", {}, text)));
-  made.show = (t) => { mark.style.left = `${100 * t}%`; };
-  return made;
-}
-
 async function render({ model, el }) {
   const arrays = await unpack(model);
   const [, height, width] = arrays.images.shape;
@@ -74,7 +63,8 @@ async function render({ model, el }) {
   const hundredths = (k) => (k / STEPS).toFixed(2);
   const cam = slider("Threshold t_cam", { min: 0, max: STEPS - 1, format: hundredths }, 0, (k) => put(model, { t_cam: k / STEPS }));
   const map = slider("Threshold t_map", { min: 0, max: 100, format: (t) => `${t} px` }, 0, (t) => put(model, { t_map: t }));
-  const legend = scale(arrays.heat);
+  const legend = markedScale(arrays.heat, "Colour scale from the map's minimum, dark blue, through green to its maximum, yellow",
+    ["0: minimum", "activation, cut at t_cam", "1: maximum"]);
   const readout = ["rsbook-psi", "rsbook-phi", "rsbook-area"].map((name) => element("p", { class: name, "data-told": true }));
   const labels = table(["class", "mask left, px", "ψ",
     ...(arrays.maps ? ["map left, px", "φ", "IoU"] : [])], "What is left of each class of the label");

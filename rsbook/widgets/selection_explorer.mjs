@@ -1,6 +1,6 @@
 // Sample selection of CromSS: epoch, α, γ and ranking; confidences, weights, and which wrong pixels they find.
 import {
-  asImage, asScale, button, choice, element, follow, frame, part, percent, picture, put, rgbOf, slider, table, unpack,
+  asImage, asScale, button, cell, choice, element, follow, frame, part, percent, picture, put, rgbOf, slider, table, unpack,
 } from "./common.mjs";
 
 const STATE = ["scene", "moment", "ratio", "gamma", "follows", "ranking"];
@@ -65,11 +65,6 @@ function asStriped(map, wrong, colours, width, zoom) {
     const stripe = (row + column) % PERIOD;
     if (wrong[p] && stripe < PERIOD / 2) out.fill(stripe < PERIOD / 4 ? 0 : 255, at, at + 3);
   };
-}
-
-function cell(canvas, title, kind = "") {
-  const head = element("div", { class: "rsbook-head" }, title);
-  return Object.assign(element("div", { class: `rsbook-cell ${kind}` }, head, canvas), { canvas });
 }
 
 async function render({ model, el }) {
