@@ -25,12 +25,17 @@ KEPT = {  # what is archived of a run, by work
         *("setting", "method", "learning_rate", "options", "seed", "map_macro", "map_micro", "average_precision"),
         *("f1_fixed", "f1_tuned", "threshold", "map_observed", "best_epoch", "student_map_macro", "begun"),
     ),
+    "weak_segmentation": (  # step: the run's function; what it does not tell is empty
+        *("step", "method", "source", "seed", "miou", "iou", "miou_single", "miou_before", "map_macro", "subclasses"),
+        *("confident", "confident_right", "oa", "aa", "best_epoch"),
+    ),
 }
 AS_JSON = (
     "area_range",
     "average_precision",
     "configuration",
     "history",
+    "iou",
     "options",
     "recall",
 )  # columns that hold lists or dicts

@@ -9,6 +9,7 @@ from functools import partial
 import pandas as pd
 
 from rsbook import crops, label_propagation, presets, results, runs, single_positive_runs
+from rsbook import weak_findings, weak_runs, weak_tasks, weak_uses
 
 METHODS = ["cutmix", "cutmix_lp_map", "cutmix_lp_xai"]
 LARGE = [(0.3, 0.7)]
@@ -89,7 +90,60 @@ def single_positive_runs_of(part, workers):
     return runs.table(single_positive_runs.train, single_positive_runs.study(part, picked, seeds), **options), about
 
 
+def weak_segmentation_classifiers(chosen, recipe, workers):
+    """The classifiers of Part V, each method with each seed, those whose features are clustered first."""
+    options = {"dataset": "bluemarble_64", "workers": workers}
+    teachers = runs.table(
+        weak_runs.classify,
+        weak_runs.study([weak_runs.TEACHER], chosen["seeds"], chosen["epochs"]),
+        **options,
+        **chosen["teacher"],
+    )
+    plain = [name for name in weak_tasks.METHODS if name not in weak_tasks.SUBCATEGORIES]
+    first = weak_runs.study(plain, chosen["seeds"], chosen["epochs"])
+    classified = runs.table(weak_runs.classify, first, **options, **chosen[recipe])
+    clustered = []
+    for method, features in (("sce", classified[classified["method"] == "cam"]), ("sct", teachers)):
+        rows = weak_runs.study([method], chosen["seeds"], chosen["epochs"])
+        clustered += weak_runs.with_features(rows, features.to_dict("records"))
+    return pd.concat([classified, runs.table(weak_runs.classify, clustered, **options, **chosen[recipe])])
+
+
+def weak_segmentation_report(workers):
+    """Part V's classifiers as the report's code trains them, and what to say of them."""
+    chosen = presets.load("weak_segmentation", "quick", "bluemarble_64")
+    found = weak_segmentation_classifiers(chosen, "report", workers).assign(step="classify")
+    about = (
+        "the quick preset's classifiers trained as the report's code does it: SGD with a momentum of 0.0005, a "
+        "constant rate of 0.1, no entropy, concentration across classes, sub-classes that count twice."
+    )
+    return found.reindex(columns=[*found, "source", "miou_before", "confident", "confident_right", "oa", "aa"]), about
+
+
+def weak_segmentation_wide(workers):
+    """Part V with all scenes, longer trainings and five seeds, from classifiers to networks, and what to say of it."""
+    chosen = presets.load("weak_segmentation", "quick", "bluemarble_64")
+    chosen["seeds"] = (42, 43, 44, 45, 46)
+    chosen["epochs"] = {method: 24 for method in chosen["epochs"]} | {weak_runs.TEACHER: 12}
+    for name in ("training", "teacher", "refinement", "segmentation"):
+        chosen[name] |= chosen["more"]
+    options = {"dataset": "bluemarble_64", "workers": workers}
+    classified = weak_segmentation_classifiers(chosen, "training", workers)
+    grid = weak_runs.refinements(classified.to_dict("records"))
+    walked = runs.table(weak_runs.refine, grid, **options, **chosen["refinement"])
+    cam = classified[classified["method"] == "cam"].to_dict("records")
+    grid = weak_uses.segmentations(walked.to_dict("records"), "walk") + weak_uses.segmentations(cam, "cam")
+    grid += weak_uses.segmentations([], "reference", chosen["seeds"])
+    segmented = runs.table(weak_uses.segment, grid, **options, **chosen["segmentation"])
+    begun = [weak_findings.with_method(found, classified) for found in (segmented, walked)]
+    steps = zip((*begun, classified), ("segment", "refine", "classify"), strict=True)
+    about = "the quick preset with all 1,007 training scenes and classifiers trained for 24 epochs."
+    return pd.concat([found.assign(step=step) for found, step in steps], ignore_index=True), about
+
+
 GRIDS = {
+    "weak_segmentation/report": weak_segmentation_report,
+    "weak_segmentation/wide": weak_segmentation_wide,
     **{
         f"single_positive/{part}": partial(single_positive_runs_of, part) for part in ("random", "dominant", "ablation")
     },
