@@ -1,18 +1,16 @@
-"""What the runs of Part V say: tables beside those of the report, and claims.
+"""What the runs of Part V say: tables beside those of the report.
 
-Nothing here trains: this module may change without a run being done again. Methods that were not run are left out of
-tables and of claims about several methods; a claim about nothing that was run is open.
+Nothing here trains: this module may change without a run being done again. Methods that were not run are left out.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
 from itertools import product
 
 import pandas as pd
 
-from rsbook import claims, published
+from rsbook import published
 from rsbook.comparisons import points
 from rsbook.figures import mean_and_spread
 
@@ -33,12 +31,7 @@ METRICS = {  # of the results explorer, by what made the runs
     "segment": {"miou": "mean IoU", "oa": "overall accuracy", "aa": "average accuracy"},
 }
 PER_CLASS = {"iou": "IoU"}
-MEASURE = "points of mean IoU (mAP macro where said)"
-OURS = "not in the report"
 FIRST, SECOND, THIRD = (f"weak_segmentation/table_{i}" for i in (1, 2, 3))
-
-_state = partial(claims.state, metric="miou")
-Cases = tuple[dict[str, pd.Series], dict[str, float]]  # differences by seed and what the report prints, by case
 
 
 def by_method(runs: pd.DataFrame, metric: str = "miou") -> pd.DataFrame:
@@ -68,7 +61,7 @@ def with_method(runs: pd.DataFrame, classified: pd.DataFrame) -> pd.DataFrame:
 
 def first_maps(runs: pd.DataFrame) -> pd.DataFrame:
     """Table 1, first column: mean IoU of activation maps on the training scenes, at one scale and at all, per cent."""
-    theirs = _first("cam")
+    theirs = printed("cam")
     single, several, labels = (by_method(runs, name) for name in ("miou_single", "miou", "map_macro"))
     rows = []
     for name in several:
@@ -77,7 +70,7 @@ def first_maps(runs: pd.DataFrame) -> pd.DataFrame:
                 "method": METHOD_NAMES[name],
                 "one scale": _spread(single[name]),
                 "all scales": _spread(several[name]),
-                "over CAM": "–" if name == "cam" else points(_lead(several, name)),
+                "over CAM": "–" if name == "cam" else points(lead(several, name)),
                 "paper": f"{theirs[name]:.1f}",
                 "paper: over CAM": "–" if name == "cam" else _signed(theirs[name] - theirs["cam"]),
                 "mAP of labels": _spread(labels[name]),
@@ -89,7 +82,7 @@ def first_maps(runs: pd.DataFrame) -> pd.DataFrame:
 
 def refined_maps(runs: pd.DataFrame) -> pd.DataFrame:
     """Table 1, second column: mean IoU before and after the walk, and how right what it learnt from was, per cent."""
-    before, after = _first("cam"), _first("walk")
+    before, after = printed("cam"), printed("walk")
     rows = []
     for name in by_method(runs):
         part = runs[runs["method"] == name]
@@ -133,11 +126,11 @@ def more_data_table(runs: pd.DataFrame) -> pd.DataFrame:
 
     runs: of `weak_uses.segment`, with `method`, `scenes`, one of SCENES, and how many these are, `n_scenes`.
     """
-    theirs, images = _more_data()
+    theirs, images = printed_with_more()
     scores, rows = {label: by_method(runs[runs["scenes"] == label]) for label in SCENES}, []
     order = list(METHOD_NAMES)
     for label, method, part in sorted(_groups(runs, "scenes", SCENES), key=lambda group: order.index(group[1])):
-        growth = _column(scores["all"], method) - _column(scores["fewer"], method)
+        growth = column(scores["all"], method) - column(scores["fewer"], method)
         printed = theirs.get((method, label))
         rows.append(
             {
@@ -172,7 +165,7 @@ def position_table(runs: pd.DataFrame) -> pd.DataFrame:
     cent. The masks of CAM are those of Part I.
     """
     kinds = {"none": AREA, "masks": "masks of {}", "reference": "reference maps"}
-    plain, rows = _alone(runs, "none"), []
+    plain, rows = scores_of(runs, "none"), []
     for maps, method, part in _groups(runs, "maps", kinds):
         scores = part.set_index("seed")["map_macro"]
         rows.append(
@@ -185,145 +178,6 @@ def position_table(runs: pd.DataFrame) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows)
-
-
-def first_claims(runs: pd.DataFrame, preset: str) -> pd.DataFrame:
-    """The claims of Table 1, first column: methods above plain activation maps, FMix above all, scales."""
-    scores, single, theirs = by_method(runs), by_method(runs, "miou_single"), _first("cam")
-    cases = {
-        "mixing_cam": ("Maps of classifiers that mix are above those of CAM", ("mixup", "manifold")),
-        "fmix_cam": ("Maps of FMix-CAM are above those of CAM", ("fmix",)),
-        "sub_cam": ("Maps of classifiers that tell sub-classes apart are above those of CAM", ("sce", "sct")),
-    }
-    rows = [_state(number, claim, *_over_cam(scores, theirs, names)) for number, (claim, names) in cases.items()]
-    rows += [
-        _state(
-            "fmix_best",
-            "FMix-CAM has the best maps: its lead over the best other method of each seed",
-            *_best(scores, theirs),
-        ),
-        _state(
-            "scales",
-            "Maps of CAM at all scales and mirrored are above those at one",
-            {"": _column(scores, "cam") - _column(single, "cam")},
-            "about +3",
-            {"": 3.0},
-        ),
-    ]
-    return claims.collect(rows, preset)
-
-
-def refinement_claims(runs: pd.DataFrame, preset: str) -> pd.DataFrame:
-    """The claims of Table 1, second column: the walk improves all maps, and FMix-CAM stays the best."""
-    before, after, printed = by_method(runs, "miou_before"), by_method(runs), _first("walk") - _first("cam")
-    rows = [
-        _state(
-            "walk_gain",
-            "The walk improves the maps of every method",
-            {METHOD_NAMES[name]: after[name] - before[name] for name in after},
-            {METHOD_NAMES[name]: float(printed[name]) for name in after},
-        ),
-        _state(
-            "walk_fmix",
-            "FMix-CAM has the best walked maps: its lead over the best other method of each seed",
-            *_best(after, _first("walk")),
-        ),
-    ]
-    return claims.collect(rows, preset)
-
-
-def segmentation_claims(runs: pd.DataFrame, preset: str) -> pd.DataFrame:
-    """The claims of Table 2: networks trained on walked maps, how the order of methods changes, what the truth adds."""
-    theirs = published.table(SECOND).set_index("method")["miou"]
-    walked, plain = (by_method(runs[runs["source"] == source]) for source in ("walk", "cam"))
-    truth = runs[runs["source"] == "reference"].set_index("seed")["miou"]
-    made = pd.concat([walked, plain], axis=1)
-    rows = [
-        _state(
-            "network_cam",
-            "Networks trained on walked maps of other methods are above the one trained on those of CAM",
-            *_over_cam(walked, theirs, [name for name in METHOD_NAMES if name != "cam"]),
-        ),
-        _state(
-            "network_mixup",
-            "The order changes: walked maps of Mixup-CAM make a better network than those of FMix-CAM",
-            {"": _lead(walked, "mixup", "fmix")},
-            {"": float(theirs["mixup"] - theirs["fmix"])},
-        ),
-        _state(
-            "network_walk",
-            "Walked maps make a better network than activation maps as they are (CAM)",
-            {"": _column(walked, "cam") - _column(plain, "cam")},
-            OURS,
-        ),
-        _state(
-            "network_truth",
-            "Reference maps make a better network than any others: the lead over the best of each seed",
-            {"": truth - made.max(axis=1, skipna=False)},
-            OURS,
-        ),
-    ]
-    return claims.collect(rows, preset)
-
-
-def more_data_claims(runs: pd.DataFrame, preset: str) -> pd.DataFrame:
-    """The claim of Table 3, that more scenes improve FMix-CAM, and ours for CAM where it was run; runs as for
-    `more_data_table`.
-    """
-    theirs, _ = _more_data()
-    fewer, every = (by_method(runs[runs["scenes"] == label]) for label in SCENES)
-    cases = {"fmix": {"": theirs["fmix", "all"] - theirs["fmix", "fewer"]}}
-    if "cam" in fewer or "cam" in every:
-        cases["cam"] = OURS
-    rows = [
-        _state(
-            f"more_scenes_{name}",
-            f"More training scenes make the network on walked maps of {METHOD_NAMES[name]} better",
-            {"": _column(every, name) - _column(fewer, name)},
-            said,
-        )
-        for name, said in cases.items()
-    ]
-    return claims.collect(rows, preset)
-
-
-def position_claims(runs: pd.DataFrame, preset: str) -> pd.DataFrame:
-    """Ours, not in the report: do better activation maps make better masks, and these a better label propagation?"""
-    masks = runs[runs["maps"] == "masks"]
-    ious, scores = by_method(masks, "mask_iou"), by_method(masks, "map_macro")
-    # the best masks by their IoU on training scenes: by the test score, the lead would be that of the luckiest
-    chosen = scores.where(ious.eq(ious.max(axis=1, skipna=False), axis=0)).max(axis=1)
-    plain, truth = _alone(runs, "none"), _alone(runs, "reference")
-    rows = [
-        _state(
-            "masks_fmix",
-            "Masks of FMix-CAM agree better with reference maps than those of CAM",
-            {"": _lead(ious, "fmix")},
-            OURS,
-            metric="mask_iou",
-        ),
-        claims.state(
-            "propagated_fmix",
-            "Label propagation through masks of FMix-CAM is above that through masks of CAM, in mAP macro",
-            {"": _lead(scores, "fmix")},
-            OURS,
-        ),
-        claims.state(
-            "propagated_area",
-            "Label propagation through masks, of each seed those with the highest IoU, is above labels by area, in "
-            "mAP macro",
-            {"": chosen - plain},
-            OURS,
-        ),
-        claims.state(
-            "propagated_truth",
-            "Label propagation through reference maps is above that through any masks, in mAP macro: the lead over "
-            "the best of each seed",
-            {"": truth - scores.max(axis=1, skipna=False)},
-            OURS,
-        ),
-    ]
-    return claims.collect(rows, preset)
 
 
 def explorable(runs: pd.DataFrame) -> pd.DataFrame:
@@ -350,13 +204,13 @@ def _groups(
             yield value, method, part
 
 
-def _first(maps: str) -> pd.Series:
+def printed(maps: str) -> pd.Series:
     """What the report's Table 1 prints for activation maps ("cam") or walked ones ("walk"), by method."""
     table = published.table(FIRST)
     return table[table["maps"] == maps].set_index("method")["miou"]
 
 
-def _more_data() -> tuple[dict[tuple[str, str], float], dict[str, int]]:
+def printed_with_more() -> tuple[dict[tuple[str, str], float], dict[str, int]]:
     """What the report itself prints by method and one of SCENES, and from how many images each is."""
     third = published.table(THIRD).query("source == 'report'")
     fewer, every = published.table(SECOND).set_index("method")["miou"], third.set_index("method")["miou"]
@@ -366,32 +220,19 @@ def _more_data() -> tuple[dict[tuple[str, str], float], dict[str, int]]:
     return found, {label: int(counts.iloc[0]) for label, counts in images.items()}
 
 
-def _alone(runs: pd.DataFrame, maps: str) -> pd.Series:
+def scores_of(runs: pd.DataFrame, maps: str) -> pd.Series:
+    """mAP macro by seed of the runs of `propagate` with these maps."""
     return runs[runs["maps"] == maps].set_index("seed")["map_macro"]
 
 
-def _column(scores: pd.DataFrame, name: str) -> pd.Series:
+def column(scores: pd.DataFrame, name: str) -> pd.Series:
     """The scores of a method by seed, missing ones where it was not run."""
     return scores[name] if name in scores else pd.Series(float("nan"), index=scores.index)
 
 
-def _lead(scores: pd.DataFrame, name: str, over: str = "cam") -> pd.Series:
-    return _column(scores, name) - _column(scores, over)
-
-
-def _over_cam(scores: pd.DataFrame, theirs: pd.Series, names: Sequence[str]) -> Cases:
-    """The lead over CAM of those methods that were run; of all, missing, where none was."""
-    there = [name for name in names if name in scores] or names
-    leads = {METHOD_NAMES[name]: _lead(scores, name) for name in there}
-    return leads, {METHOD_NAMES[name]: float(theirs[name] - theirs["cam"]) for name in there}
-
-
-def _best(scores: pd.DataFrame, theirs: pd.Series, name: str = "fmix") -> Cases:
-    """The lead of a method over the best other of each seed, and the printed one over the same others."""
-    others = scores.drop(columns=name, errors="ignore")
-    rivals = list(others) or [other for other in theirs.index if other != name]
-    lead = {"": _column(scores, name) - others.max(axis=1, skipna=False)}
-    return lead, {"": float(theirs[name] - theirs[rivals].max())}
+def lead(scores: pd.DataFrame, name: str, over: str = "cam") -> pd.Series:
+    """By how much a method is above another, by seed; missing where one was not run."""
+    return column(scores, name) - column(scores, over)
 
 
 def _spread(values: pd.Series, digits: int = 2) -> str:

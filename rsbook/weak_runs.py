@@ -16,12 +16,10 @@ from torch import Generator, Tensor, nn
 
 from rsbook import checkpoints, metrics, models, scenes, subcategories, training, weak_segmentation
 from rsbook.devices import resolve_device
-from rsbook.files import location
 from rsbook.scenes import Scenes
 from rsbook.weak_maps import (
     affinity_net,
     affinity_size,
-    cam_maps,
     confidence,
     confident,
     confusion_of,
@@ -182,29 +180,6 @@ def with_features(rows: Iterable[Mapping[str, Any]], stage_one: Iterable[Mapping
 def refinements(classified: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Grid of `refine`: the classifier of each run of `classify`, with its seed."""
     return [{"stage_one": run["weights"], "seed": run["seed"]} for run in classified]
-
-
-def classifier_of(run: Mapping[str, Any], data: Scenes) -> nn.Module:
-    """The classifier of a run of `classify`, to look at its maps. Raises ValueError for weights that are missing."""
-    settings = (run["network"], run["weights"], run["background"], run["output_stride"])
-    return kept_classifier(data, *settings, location(run["record"]))
-
-
-def maps_of(run: Mapping[str, Any], data: Scenes, index: Tensor) -> Tensor:
-    """Activation maps (n,H,W) int64, segmented, of a run of `classify` on the scenes `index`."""
-    network = classifier_of(run, data)
-    return torch.cat(list(cam_maps(network, data, index, run["scales"], run["background"])))
-
-
-def refined_maps_of(run: Mapping[str, Any], data: Scenes, index: Tensor) -> tuple[Tensor, Tensor]:
-    """Of a run of `refine`, on the scenes `index`: what it was sure of (n,h,w), and the walked maps (n,H,W), int64."""
-    settings = (run["network"], run["stage_one"], run["background"], run["output_stride"])
-    network = kept_classifier(data, *settings, location(run["record"]))
-    net = affinity_net(network, data, Generator())
-    checkpoints.load_weights(net, location(run["record"]).parent, run["weights"])
-    known = confident(network, data, index, affinity_size(network, data), run["scales"], run["background"])
-    options = (run["radius"], run["steps"], run["beta"], run["scales"], run["background"])
-    return known, torch.cat(list(walked_maps(network, net, data, index, *options)))
 
 
 def opened(

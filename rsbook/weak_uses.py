@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Generator, Tensor
+from torch import Generator
 
 from rsbook import (
     checkpoints,
@@ -23,8 +23,6 @@ from rsbook import (
     weak_segmentation,
 )
 from rsbook.devices import resolve_device
-from rsbook.files import location
-from rsbook.scenes import Scenes
 from rsbook.weak_maps import TOGETHER, affinity_net, cam_maps, walked_maps
 from rsbook.weak_runs import folder_of, kept_classifier, opened
 from rsbook.weak_tasks import DeepLabMaps
@@ -168,14 +166,3 @@ def propagations(classified: Iterable[Mapping[str, Any]], seeds: Iterable[int]) 
     """Grid of `propagate`: labels by area and reference maps with each seed, and masks of each run of `classify`."""
     bounds = [{"maps": maps, "seed": seed} for maps in ("none", "reference") for seed in seeds]
     return bounds + [{"maps": "masks", "seed": run["seed"], "stage_one": run["weights"]} for run in classified]
-
-
-def segmented_by(run: Mapping[str, Any], data: Scenes, index: Tensor) -> Tensor:
-    """Maps (n,H,W) int64 that the network of a run of `segment` finds in the scenes `index`."""
-    shape = (run["network"], data.images.shape[1], len(data.classes))
-    model = deeplab.deeplab_v2(*shape, Generator(), run["rates"], run["looks"])
-    checkpoints.load_weights(model, location(run["record"]).parent, run["weights"])
-    model.eval()
-    with torch.inference_mode():
-        parts = [model(data.normalise(data.images[part])).argmax(dim=1) for part in index.split(TOGETHER)]
-    return torch.cat(parts)

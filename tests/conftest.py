@@ -2,6 +2,7 @@
 
 import contextlib
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -94,3 +95,24 @@ def opened(chromium, tmp_path):
 
         yield open_
         assert [problem for problems in found for problem in problems] == []
+
+
+@pytest.fixture
+def square_scenes(tiny_scenes, monkeypatch):
+    """The tiny scenes, larger and square, whatever data set is loaded."""
+    images = tiny_scenes.images[:, :, :, :12].repeat_interleave(2, 2).repeat_interleave(2, 3)
+    maps = tiny_scenes.positions[:, :, :12].repeat_interleave(2, 1).repeat_interleave(2, 2)
+    made = replace(tiny_scenes, images=images, positions=maps)
+    monkeypatch.setattr(scenes, "load", lambda name, root=None: made)
+    return made
+
+
+@pytest.fixture
+def weak_place(tmp_path):
+    """Where a run of Part V keeps its checkpoint, by its function and a name."""
+
+    def place(function, name="x"):
+        module = "weak_uses" if function in ("segment", "propagate") else "weak_runs"
+        return tmp_path / f"{module}.{function}" / f"{name}.safetensors"
+
+    return place

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_mask_findings import silent, spread
 
-from rsbook import claims, published, weak_drawings, weak_tasks, weak_uses
+from rsbook import claims, published, weak_claims, weak_drawings, weak_tasks, weak_uses
 from rsbook import weak_findings as findings
 from rsbook.widgets import ResultsExplorer
 
@@ -224,7 +224,26 @@ FIRST = dict.fromkeys(NAMES, 0.01) | {"cam": 0.0, "fmix": 0.03, "sce": 0.02}
 
 
 def first(offsets, **changes):
-    return findings.first_claims(made_up(offsets, **changes).assign(miou_single=0.45), "quick")
+    return on_first_maps(made_up(offsets, **changes).assign(miou_single=0.45), "quick")
+
+
+def on_first_maps(runs, preset):
+    """The claims of three pages about activation maps, but for our own."""
+    clustered = weak_claims.cluster_claims(runs, runs, preset)
+    frames = [weak_claims.first_claims(runs, preset), weak_claims.scale_claims(runs, preset), clustered[:1]]
+    return pd.concat(frames, ignore_index=True)
+
+
+def test_our_own_claims_on_first_maps_are_about_pairs_of_runs():
+    runs = made_up(FIRST)
+    for expected, gains in outcomes(0.001, -0.001):
+        less = runs.assign(miou=runs["miou"] - [gains[SEEDS.index(s)] for s in runs["seed"]])
+        found = weak_claims.cluster_claims(runs, less[less["method"] == "sce"], "quick")
+        assert row_of(found, "finch")["verdict"] == expected
+        found = weak_claims.regulariser_claims(runs, less[less["method"] == "fmix"], "quick")
+        assert row_of(found, "regularisers")["verdict"] == expected
+        assert "maps of FMix-CAM" in row_of(found, "regularisers")["claim"]
+        assert row_of(found, "regularisers")["here"] == gap(gains)
 
 
 def test_made_up_leads_make_all_claims_on_first_maps_hold():
@@ -238,7 +257,7 @@ def test_made_up_leads_make_all_claims_on_first_maps_hold():
     assert row_of(found, "scales")["paper"] == "about +3"
     assert row_of(found, "scales")["difference"] == "+3.00"  # 51 less 45, less 3
     assert set(first(FIRST, seeds=(42,))["verdict"]) == {"open"}
-    smoke = findings.first_claims(made_up(FIRST).assign(miou_single=0.45), "smoke")
+    smoke = on_first_maps(made_up(FIRST).assign(miou_single=0.45), "smoke")
     assert set(smoke["verdict"]) == {"open"}
 
 
@@ -283,7 +302,7 @@ def test_claims_on_what_was_not_run_are_open(names):
         "walk_gain": [{name} for name in NAMES],
         "walk_fmix": [{"fmix", other} for other in NAMES if other != "fmix"],
     }
-    tables = [findings.first_claims(runs, "quick"), findings.refinement_claims(runs, "quick")]
+    tables = [on_first_maps(runs, "quick"), weak_claims.refinement_claims(runs, "quick")]
     found = pd.concat(tables).set_index("number")
     assert set(found.index) == set(needed)
     for number, ways in needed.items():
@@ -298,7 +317,7 @@ def test_claims_on_what_was_not_run_are_open(names):
 def test_a_method_that_lacks_a_seed_leaves_its_claims_open():
     runs = made_up(FIRST | {"mixup": 0.02})
     whole = runs.assign(miou_single=0.45)
-    found = findings.first_claims(whole[~((whole["method"] == "mixup") & (whole["seed"] == 43))], "quick")
+    found = on_first_maps(whole[~((whole["method"] == "mixup") & (whole["seed"] == 43))], "quick")
     for number in ("mixing_cam", "fmix_best"):
         assert row_of(found, number)["verdict"] == "open"
     assert row_of(found, "fmix_best")["here"] == "not run"
@@ -310,12 +329,12 @@ def test_the_verdict_on_the_walk_is_that_of_its_worst_method(method):
     for expected, gains in outcomes(0.01, -0.01):
         runs = made_up(dict.fromkeys(NAMES, 0.1)).assign(miou_before=0.5)
         runs.loc[runs["method"] == method, "miou_before"] = runs.loc[runs["method"] == method, "miou"] - gains
-        assert row_of(findings.refinement_claims(runs, "quick"), "walk_gain")["verdict"] == expected
+        assert row_of(weak_claims.refinement_claims(runs, "quick"), "walk_gain")["verdict"] == expected
 
 
 def test_numbers_behind_the_claims_on_walked_maps():
     runs = anything(["cam", "fmix", "sce"])
-    found = findings.refinement_claims(runs, "quick")
+    found = weak_claims.refinement_claims(runs, "quick")
     gains = {n: [of(runs, n, s) - of(runs, n, s, "miou_before") for s in SEEDS] for n in ("cam", "sce", "fmix")}
     names = findings.METHOD_NAMES
     assert row_of(found, "walk_gain")["here"] == "; ".join(f"{gap(v)} at {names[n]}" for n, v in gains.items())
@@ -361,13 +380,13 @@ def test_every_cell_of_the_table_of_networks():
 
 
 def test_made_up_networks_make_all_claims_hold():
-    found = findings.segmentation_claims(networks(NETWORKS), "quick")
+    found = weak_claims.segmentation_claims(networks(NETWORKS), "quick")
     assert set(found["verdict"]) == {"holds"}
     assert row_of(found, "network_cam")["paper"] == "+2.40 at Mixup-CAM; +1.30 at FMix-CAM"  # less 52.7
     assert row_of(found, "network_mixup")["paper"] == "+1.10"
     assert row_of(found, "network_walk")["here"] == gap([0.02] * 3)
     assert row_of(found, "network_truth")["here"] == gap([0.15] * 3)
-    assert found["paper"].tolist()[2:] == [findings.OURS] * 2
+    assert found["paper"].tolist()[2:] == [weak_claims.OURS] * 2
 
 
 @pytest.mark.parametrize(
@@ -389,15 +408,15 @@ def test_verdicts_on_networks_follow_the_numbers(number, source, method, yes, no
         walk = NETWORKS | ({method: offsets} if source == "walk" else {})
         cam = {"cam": offsets if source == "cam" else 0.0}
         runs = networks(walk, cam, offsets if source == "reference" else 0.2)
-        assert row_of(findings.segmentation_claims(runs[::-1], "quick"), number)["verdict"] == expected
-        assert set(findings.segmentation_claims(runs, "smoke")["verdict"]) == {"open"}
+        assert row_of(weak_claims.segmentation_claims(runs[::-1], "quick"), number)["verdict"] == expected
+        assert set(weak_claims.segmentation_claims(runs, "smoke")["verdict"]) == {"open"}
 
 
 @pytest.mark.parametrize("source", ["walk", "cam", "reference"])
 def test_networks_of_one_source_alone(source):
     runs = networks(NETWORKS)
     runs = runs[runs["source"] == source]
-    found = findings.segmentation_claims(runs, "quick").set_index("number")
+    found = weak_claims.segmentation_claims(runs, "quick").set_index("number")
     assert (found.loc["network_cam", "verdict"] == "holds") == (source == "walk")
     assert set(found.loc[["network_walk", "network_truth"], "verdict"]) == {"open"}
     assert silent(found.reset_index())
@@ -435,13 +454,13 @@ def test_every_cell_of_the_table_on_more_scenes():
 
 
 def test_claims_on_more_scenes_are_about_what_was_run():
-    found = findings.more_data_claims(more_data({"fmix": 0.0}, {"fmix": 0.08}), "quick")
+    found = weak_claims.more_data_claims(more_data({"fmix": 0.0}, {"fmix": 0.08}), "quick")
     assert found["number"].tolist() == ["more_scenes_fmix"]
     row = row_of(found, "more_scenes_fmix")
     assert row[["here", "paper", "difference", "verdict"]].tolist() == [gap([0.08] * 3), "+7.20", "+0.80", "holds"]
-    both = findings.more_data_claims(more_data({"fmix": 0.0, "cam": 0.0}, {"fmix": 0.08, "cam": 0.01}), "quick")
-    assert row_of(both, "more_scenes_cam")[["paper", "difference"]].tolist() == [findings.OURS, "–"]
-    half = findings.more_data_claims(more_data({"cam": 0.0}, {}), "quick")
+    both = weak_claims.more_data_claims(more_data({"fmix": 0.0, "cam": 0.0}, {"fmix": 0.08, "cam": 0.01}), "quick")
+    assert row_of(both, "more_scenes_cam")[["paper", "difference"]].tolist() == [weak_claims.OURS, "–"]
+    half = weak_claims.more_data_claims(more_data({"cam": 0.0}, {}), "quick")
     assert half["here"].tolist() == ["not run"] * 2
     assert set(half["verdict"]) == {"open"}
 
@@ -450,8 +469,8 @@ def test_claims_on_more_scenes_are_about_what_was_run():
 def test_verdicts_on_more_scenes_follow_the_numbers(name):
     for expected, offsets in outcomes(0.01, -0.01):
         runs = more_data({"fmix": 0.0, "cam": 0.0}, {"fmix": 0.005, "cam": 0.005} | {name: offsets})
-        assert row_of(findings.more_data_claims(runs[::-1], "quick"), f"more_scenes_{name}")["verdict"] == expected
-        assert set(findings.more_data_claims(runs, "smoke")["verdict"]) == {"open"}
+        assert row_of(weak_claims.more_data_claims(runs[::-1], "quick"), f"more_scenes_{name}")["verdict"] == expected
+        assert set(weak_claims.more_data_claims(runs, "smoke")["verdict"]) == {"open"}
 
 
 # Label propagation
@@ -500,11 +519,11 @@ def test_every_cell_of_the_table_on_label_propagation():
 
 
 def test_made_up_masks_make_all_claims_hold():
-    found = findings.position_claims(propagated(PROPAGATED, IOUS), "quick")
+    found = weak_claims.position_claims(propagated(PROPAGATED, IOUS), "quick")
     assert found["number"].tolist() == ["masks_fmix", "propagated_fmix", "propagated_area", "propagated_truth"]
     assert found["metric"].tolist() == ["mask_iou", "map_macro", "map_macro", "map_macro"]
     assert set(found["verdict"]) == {"holds"}
-    assert set(found["paper"]) == {findings.OURS}
+    assert set(found["paper"]) == {weak_claims.OURS}
     here = [0.02, 0.01, 0.02, 0.07]  # the masks with the highest IoU are FMix-CAM's, not those with the highest mAP
     assert found["here"].tolist() == [gap([value] * 3) for value in here]
 
@@ -527,15 +546,15 @@ def test_verdicts_on_masks_follow_the_numbers(number, changed, yes, no):
         [(kind, name)] = changed.items()
         {"score": scores, "iou": ious, "alone": alone}[kind][name] = offsets
         runs = propagated(scores, ious, **alone)
-        assert row_of(findings.position_claims(runs[::-1], "quick"), number)["verdict"] == expected
-        assert set(findings.position_claims(runs, "smoke")["verdict"]) == {"open"}
+        assert row_of(weak_claims.position_claims(runs[::-1], "quick"), number)["verdict"] == expected
+        assert set(weak_claims.position_claims(runs, "smoke")["verdict"]) == {"open"}
 
 
 def test_the_best_masks_are_chosen_for_each_seed():
     """Once FMix-CAM's agree best with the maps, once CAM's, once Mixup-CAM's."""
     scores = {"cam": [0.1, 0.2, 0.3], "mixup": [0.4, 0.5, 0.6], "fmix": [0.7, 0.8, 0.9]}
     ious = {"cam": [0.0, 0.2, 0.0], "mixup": [0.1, 0.1, 0.2], "fmix": [0.2, 0.0, 0.1]}
-    found = findings.position_claims(propagated(scores, ious), "quick")
+    found = weak_claims.position_claims(propagated(scores, ious), "quick")
     assert row_of(found, "propagated_area")["here"] == gap([0.7, 0.2, 0.6])
     assert row_of(found, "propagated_truth")["here"] == gap([-0.6, -0.7, -0.8])
 
@@ -544,7 +563,7 @@ def test_masks_of_unknown_quality_are_not_passed_over():
     """Without the IoU of FMix-CAM's masks for one seed, no one knows which are the best."""
     runs = propagated(PROPAGATED, IOUS)
     runs.loc[(runs["method"] == "fmix") & (runs["seed"] == 43), "mask_iou"] = None
-    found = findings.position_claims(runs, "quick").set_index("number")
+    found = weak_claims.position_claims(runs, "quick").set_index("number")
     assert found.index[found["here"] == "not run"].tolist() == ["masks_fmix", "propagated_area"]
 
 
@@ -552,7 +571,7 @@ def test_masks_of_unknown_quality_are_not_passed_over():
 def test_label_propagation_without_some_of_its_runs(missing):
     runs = propagated(PROPAGATED, IOUS)
     runs = runs[(runs["maps"] != missing) & (runs["method"] != missing)][: 0 if missing == "everything" else None]
-    found = findings.position_claims(runs, "quick").set_index("number")
+    found = weak_claims.position_claims(runs, "quick").set_index("number")
     gone = {
         "masks": list(found.index),
         "none": ["propagated_area"],
@@ -588,7 +607,7 @@ def test_the_lead_over_the_best_other_whatever_the_numbers(data):
     printed["walk_fmix"] = WALK["fmix"] - max(WALK[n] for n in others)
     ahead = {lead > 0 for lead in leads}
     expected = "open" if len(seeds) == 1 or len(ahead) == 2 else "holds" if ahead == {True} else "fails"
-    tables = {"fmix_best": findings.first_claims, "walk_fmix": findings.refinement_claims}
+    tables = {"fmix_best": weak_claims.first_claims, "walk_fmix": weak_claims.refinement_claims}
     for number, claimed in tables.items():
         row = row_of(claimed(runs, "quick"), number)
         assert row["here"] == gap(leads)
@@ -646,16 +665,16 @@ def test_the_explorer_tells_by_words_what_a_network_was_trained_on():
 def test_claims_of_all_pages_have_numbers_of_their_own_and_are_shown():
     frames = [
         first(FIRST),
-        findings.refinement_claims(made_up(FIRST), "quick"),
-        findings.segmentation_claims(networks(NETWORKS), "quick"),
-        findings.more_data_claims(more_data({"fmix": 0.0, "cam": 0.0}, {"fmix": 0.1, "cam": 0.1}), "quick"),
-        findings.position_claims(propagated(PROPAGATED, IOUS), "quick"),
+        weak_claims.refinement_claims(made_up(FIRST), "quick"),
+        weak_claims.segmentation_claims(networks(NETWORKS), "quick"),
+        weak_claims.more_data_claims(more_data({"fmix": 0.0, "cam": 0.0}, {"fmix": 0.1, "cam": 0.1}), "quick"),
+        weak_claims.position_claims(propagated(PROPAGATED, IOUS), "quick"),
     ]
     numbers = Counter(number for frame in frames for number in frame["number"])
     assert set(numbers.values()) == {1}
     assert len(numbers) == 17
     for frame in frames:
-        shown = claims.claims_table(frame, "quick preset on tiny", findings.MEASURE)
+        shown = claims.claims_table(frame, "quick preset on tiny", weak_claims.MEASURE)
         assert len(shown.data["rows"]) == len(frame)
         assert silent(frame)
         for row in frame.to_dict("records"):

@@ -8,8 +8,18 @@ from functools import partial
 
 import pandas as pd
 
-from rsbook import crops, label_propagation, presets, results, runs, single_positive_runs
-from rsbook import weak_findings, weak_runs, weak_tasks, weak_uses
+from rsbook import (
+    crops,
+    label_propagation,
+    presets,
+    results,
+    runs,
+    single_positive_runs,
+    weak_findings,
+    weak_runs,
+    weak_tasks,
+    weak_uses,
+)
 
 METHODS = ["cutmix", "cutmix_lp_map", "cutmix_lp_xai"]
 LARGE = [(0.3, 0.7)]
@@ -124,7 +134,7 @@ def weak_segmentation_wide(workers):
     """Part V with all scenes, longer trainings and five seeds, from classifiers to networks, and what to say of it."""
     chosen = presets.load("weak_segmentation", "quick", "bluemarble_64")
     chosen["seeds"] = (42, 43, 44, 45, 46)
-    chosen["epochs"] = {method: 24 for method in chosen["epochs"]} | {weak_runs.TEACHER: 12}
+    chosen["epochs"] = dict.fromkeys(chosen["epochs"], 24) | {weak_runs.TEACHER: 12}
     for name in ("training", "teacher", "refinement", "segmentation"):
         chosen[name] |= chosen["more"]
     options = {"dataset": "bluemarble_64", "workers": workers}
