@@ -151,6 +151,19 @@ def more_data_table(runs: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def chain_table(fewer: Sequence[pd.DataFrame], every: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """What each step reaches from fewer scenes and from all, per cent, and the difference in points, paired by seed.
+
+    fewer, every: runs of one method of `classify`, `refine` and `segment`, one a seed.
+    """
+    steps = ((0, "map_macro", "labels, mAP"), (0, "miou", "activation maps"), (1, "miou", "walked maps"))
+    rows = []
+    for k, metric, name in (*steps, (2, "miou", "network on test scenes")):
+        less, more = (one[k].set_index("seed")[metric] for one in (fewer, every))
+        rows.append({"step": name, "fewer": _spread(less), "all": _spread(more), "gain": points(more - less)})
+    return pd.DataFrame(rows)
+
+
 def class_table(runs: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:
     """IoU of each class in per cent, a column a method."""
     columns = {}

@@ -589,6 +589,18 @@ def test_label_propagation_without_some_of_its_runs(missing):
         assert set(table["over labels by area"]) == {"not run"}
 
 
+def test_the_chain_is_compared_step_by_step_and_seed_by_seed():
+    fewer = [made_up({"fmix": 0.0}).assign(map_macro=0.7), made_up({"fmix": 0.1}), made_up({"fmix": 0.2})]
+    every = [made_up({"fmix": [0.1, 0.0, 0.0]}).assign(map_macro=[0.8, 0.7, 0.7])]
+    every += [made_up({"fmix": 0.1})[::-1], made_up({"fmix": 0.3})]
+    table = findings.chain_table(fewer, every)
+    assert table["step"].tolist()[:2] == ["labels, mAP", "activation maps"]
+    assert table["gain"].tolist() == [gap([0.1, 0, 0]), gap([0.1, 0, 0]), gap([0, 0, 0]), gap([0.1] * 3)]
+    expected = [of(every[0], "fmix", seed) for seed in SEEDS]
+    assert table["all"][1] == spread(expected)
+    assert table["fewer"][0] == spread([0.7] * 3)
+
+
 # Against slow calculation, whatever the numbers
 
 

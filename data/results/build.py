@@ -17,8 +17,8 @@ from rsbook import (
     single_positive_runs,
     weak_findings,
     weak_runs,
+    weak_studies,
     weak_tasks,
-    weak_uses,
 )
 
 METHODS = ["cutmix", "cutmix_lp_map", "cutmix_lp_xai"]
@@ -100,55 +100,38 @@ def single_positive_runs_of(part, workers):
     return runs.table(single_positive_runs.train, single_positive_runs.study(part, picked, seeds), **options), about
 
 
-def weak_segmentation_classifiers(chosen, recipe, workers):
-    """The classifiers of Part V, each method with each seed, those whose features are clustered first."""
-    options = {"dataset": "bluemarble_64", "workers": workers}
-    teachers = runs.table(
-        weak_runs.classify,
-        weak_runs.study([weak_runs.TEACHER], chosen["seeds"], chosen["epochs"]),
-        **options,
-        **chosen["teacher"],
-    )
-    plain = [name for name in weak_tasks.METHODS if name not in weak_tasks.SUBCATEGORIES]
-    first = weak_runs.study(plain, chosen["seeds"], chosen["epochs"])
-    classified = runs.table(weak_runs.classify, first, **options, **chosen[recipe])
-    clustered = []
-    for method, features in (("sce", classified[classified["method"] == "cam"]), ("sct", teachers)):
-        rows = weak_runs.study([method], chosen["seeds"], chosen["epochs"])
-        clustered += weak_runs.with_features(rows, features.to_dict("records"))
-    return pd.concat([classified, runs.table(weak_runs.classify, clustered, **options, **chosen[recipe])])
-
-
 def weak_segmentation_report(workers):
     """Part V's classifiers as the report's code trains them, and what to say of them."""
     chosen = presets.load("weak_segmentation", "quick", "bluemarble_64")
-    found = weak_segmentation_classifiers(chosen, "report", workers).assign(step="classify")
+    options = {"dataset": "bluemarble_64", "workers": workers}
+    found = weak_studies.classifiers(weak_tasks.METHODS, chosen["seeds"], chosen, "report", **options)
     about = (
         "the quick preset's classifiers trained as the report's code does it: SGD with a momentum of 0.0005, a "
         "constant rate of 0.1, no entropy, concentration across classes, sub-classes that count twice."
     )
-    return found.reindex(columns=[*found, "source", "miou_before", "confident", "confident_right", "oa", "aa"]), about
+    return with_all_columns(found.assign(step="classify")), about
 
 
 def weak_segmentation_wide(workers):
     """Part V with all scenes, longer trainings and five seeds, from classifiers to networks, and what to say of it."""
     chosen = presets.load("weak_segmentation", "quick", "bluemarble_64")
-    chosen["seeds"] = (42, 43, 44, 45, 46)
+    seeds = (42, 43, 44, 45, 46)
     chosen["epochs"] = dict.fromkeys(chosen["epochs"], 24) | {weak_runs.TEACHER: 12}
-    for name in ("training", "teacher", "refinement", "segmentation"):
-        chosen[name] |= chosen["more"]
-    options = {"dataset": "bluemarble_64", "workers": workers}
-    classified = weak_segmentation_classifiers(chosen, "training", workers)
-    grid = weak_runs.refinements(classified.to_dict("records"))
-    walked = runs.table(weak_runs.refine, grid, **options, **chosen["refinement"])
-    cam = classified[classified["method"] == "cam"].to_dict("records")
-    grid = weak_uses.segmentations(walked.to_dict("records"), "walk") + weak_uses.segmentations(cam, "cam")
-    grid += weak_uses.segmentations([], "reference", chosen["seeds"])
-    segmented = runs.table(weak_uses.segment, grid, **options, **chosen["segmentation"])
+    options = {"dataset": "bluemarble_64", "workers": workers, **chosen["more"]}
+    classified = weak_studies.classifiers(weak_tasks.METHODS, seeds, chosen, **options)
+    walked = weak_studies.refined(classified, chosen, **options)
+    plain = classified[classified["method"] == "cam"]
+    segmented = weak_studies.segmented(walked, plain, seeds, chosen, **options)
     begun = [weak_findings.with_method(found, classified) for found in (segmented, walked)]
     steps = zip((*begun, classified), ("segment", "refine", "classify"), strict=True)
     about = "the quick preset with all 1,007 training scenes and classifiers trained for 24 epochs."
-    return pd.concat([found.assign(step=step) for found, step in steps], ignore_index=True), about
+    return with_all_columns(pd.concat([found.assign(step=step) for found, step in steps], ignore_index=True)), about
+
+
+def with_all_columns(found):
+    """The runs with every column that is kept of this work, empty where a step does not have it."""
+    missing = [name for name in results.KEPT["weak_segmentation"] if name not in found]
+    return found.reindex(columns=[*found, *missing])
 
 
 GRIDS = {
