@@ -1488,7 +1488,7 @@ def test_the_solution_of_a_page_passes_its_check(name, tiny_scenes):
         names |= variables_of_crops()
     elif name.startswith("single_positive/"):
         names |= variables_of_single_positive(tiny_scenes)
-    else:
+    elif not name.startswith("weak_segmentation/"):  # Part V's exercises bring their own
         names |= {key: value for key, value in variables(tiny_scenes).items() if not (key == "noisy" and key in names)}
     assert state(run_cell(code, dict(names))) == "open"
     solved = re.sub(r"^answer = \.\.\..*\n", lambda _: solution, code, flags=re.M)

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from made_up_runs import LARGE, SMALL, noisy, rows, runs_table
 
-from rsbook import claims, crops_findings, results, single_positive_findings, tables
+from rsbook import claims, crops_findings, results, single_positive_findings, tables, weak_findings
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 VERSIONS = {"torch": "2.9", "numpy": "2.4"}
@@ -178,7 +178,12 @@ def test_every_archived_table_loads_and_has_its_receipt(name):
     assert runs["record"].is_unique
     assert runs["record"].str.fullmatch("[0-9a-f]{32}").all()
     means = ["map_macro", "map_micro"]
-    scores = {"label_propagation": means, "single_positive": [*means, "f1_fixed", "f1_tuned"], "crops": ["accuracy"]}
+    scores = {
+        "label_propagation": means,
+        "single_positive": [*means, "f1_fixed", "f1_tuned"],
+        "crops": ["accuracy"],
+        "weak_segmentation": ["miou"],
+    }
     scores = scores[name.partition("/")[0]]
     assert runs[scores].stack().between(0, 1).all()
     assert {facts["device"] for facts in receipt["provenance"]} == set(runs["device"])
@@ -192,6 +197,12 @@ def test_every_archived_table_loads_and_has_its_receipt(name):
         assert len(single_positive_findings.ablation_table(runs)) == 8
     elif name.startswith("single_positive/"):
         assert len(single_positive_findings.benchmark_table(runs)) == 16
+    elif name.startswith("weak_segmentation/"):
+        assert set(runs["step"]) == {"classify", *(() if name.endswith("/report") else ("refine", "segment"))}
+        found = weak_findings.first_maps(runs[runs["step"] == "classify"])
+        assert found["method"].tolist() == list(weak_findings.METHOD_NAMES.values())
+        assert set(found["n"]) == {len(receipt["seeds"])}
+        assert not runs.groupby(["step", "method", "source"], dropna=False)["seed"].nunique().ne(found["n"][0]).any()
     else:
         scores = crops_findings.paired(runs[runs["region"] == runs["region"].iloc[0]])
         assert not scores[["bands", "random", "bi_modal"]].isna().any().any()

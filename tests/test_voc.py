@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from scipy.io import loadmat, savemat
 
-from rsbook import cli, positions, preparing, scenes
+from rsbook import cli, positions, preparing, presets, scenes, weak_runs, weak_uses
 from rsbook.archives import prepared, voc
 from rsbook.archives.voc import CLASSES
 from rsbook.scenes import DataError
@@ -340,3 +340,35 @@ def test_a_table_of_other_lists_is_refused(ready, tmp_path, old, new, message):
     path.write_text(path.read_text().replace(old, new))
     with pytest.raises(DataError, match=rf"scenes.csv is damaged .*{message}.*data prepare voc"):
         voc.load(folder, "")
+
+
+def test_from_labels_of_photographs_to_maps(ready, tmp_path):
+    """Part V's chain as `full` has it, but for networks: a background, padding, crops, and images that SBD adds."""
+    chosen = presets.load("weak_segmentation", "full", "voc")
+    small = {"network": "narrow_resnet", "output_stride": None, "pretrained": False, "scales": (1, 0.5)}
+    where = {"dataset": "voc", "root": ready, "seed": 1, "device": "cpu", **chosen["more"], "train_scenes": 4}
+    once = {"batch_size": 2, "evaluate_every": 1}
+
+    def settings(name, *left_out):
+        fitting = {key: value for key, value in (chosen[name]["fitting"] | once).items() if key not in left_out}
+        taken = {key: value for key, value in small.items() if key in chosen[name] or key == "scales"}
+        return chosen[name] | where | taken | {"fitting": fitting}
+
+    def place(function):
+        module = "weak_uses" if function == "segment" else "weak_runs"
+        return tmp_path / f"{module}.{function}" / "x.safetensors"
+
+    given = settings("training") | {"crop": 64}
+    first = weak_runs.classify(method="fmix", epochs=1, checkpoint=place("classify"), **given)
+    assert len(first["average_precision"]) == len(CLASSES) - 1
+    assert len(first["iou"]) == len(CLASSES)
+    given = settings("refinement", "evaluate_every") | {"steps": 4}
+    given["fitting"]["epochs"] = 1
+    refined = weak_runs.refine(stage_one=first["weights"], checkpoint=place("refine"), **given)
+    assert 0 <= refined["miou"] <= 1
+    given = settings("segmentation", "evaluate_every") | {"classifier": "narrow_resnet", "crop": 64, "steps": 4}
+    given |= {"stage_one": first["weights"], "refined": refined["weights"]}
+    given["fitting"] |= {"epochs": 1}
+    found = weak_uses.segment(source="walk", checkpoint=place("segment"), **given)
+    assert len(found["iou"]) == len(CLASSES)
+    assert found["iou"][-1] is not None
