@@ -11,7 +11,7 @@ import pandas as pd
 import rasterio
 import torch
 from matplotlib.collections import PatchCollection
-from matplotlib.colors import BoundaryNorm, ListedColormap
+from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 from torch import Generator, Tensor
@@ -19,6 +19,7 @@ from torch import Generator, Tensor
 from rsbook import figures
 from rsbook.archives import bluemarble
 from rsbook.figures import Html, listed
+from rsbook.map_drawings import class_legend, show_map
 from rsbook.mixing import Mixed, fmix
 from rsbook.positions import count, to_reference_maps
 from rsbook.scenes import Scenes
@@ -37,9 +38,9 @@ def draw_gallery(data: Scenes, indices: Sequence[int], columns: int = 6) -> Html
         for k, i in enumerate(indices):
             above, below = axes[2 * (k // columns), k % columns], axes[2 * (k // columns) + 1, k % columns]
             _show_image(above, data, i)
-            _show_map(below, data, data.positions[i])
+            show_map(below, data, _classes(data, data.positions[i]))
             below.set_title("\n".join(data.classes[c] for c in torch.nonzero(data.labels[i]).flatten()), fontsize=6.5)
-        _class_legend(figure, data, theme)
+        class_legend(figure, data, theme)
         return figure
 
     return figures.show(
@@ -80,7 +81,7 @@ def draw_mixing(data: Scenes, scenes: Sequence[int], area: Mixed, propagated: Mi
         axes = left.subplots(2, 3)
         for k, (title, image, bits, rectangle) in enumerate(columns):
             _show_image(axes[0, k], data, image)
-            _show_map(axes[1, k], data, bits)
+            show_map(axes[1, k], data, _classes(data, bits))
             axes[0, k].set_title(title, fontsize=8.5)
             _draw_box(axes[0, k], rectangle, "white")
             _draw_box(axes[1, k], rectangle, "black")
@@ -120,8 +121,8 @@ def draw_noise(data: Scenes, scenes: Sequence[int], clean: Tensor, noisy: Mappin
                 if bits is None:
                     _show_image(axes[k, j], data, i)
                 else:
-                    _show_map(axes[k, j], data, bits[j])
-        _class_legend(figure, data, theme)
+                    show_map(axes[k, j], data, _classes(data, bits[j]))
+        class_legend(figure, data, theme)
         return figure
 
     changed = {
@@ -207,12 +208,12 @@ def draw_blobs(
         figure, axes = _grid(2, columns, 1.25, 1.4)
         for k in range(columns):
             _show_image(axes[0, k], data, mixed.images[k])
-            _show_map(axes[1, k], data, mixed.positions[k])
+            show_map(axes[1, k], data, _classes(data, mixed.positions[k]))
             for ax, colour in zip(axes[:, k], ("white", "black"), strict=True):
                 ax.contour(mixed.masks[k].numpy(), levels=[0.5], colors=colour, linewidths=1.2)
             names = [data.classes[c] for c in torch.nonzero(mixed.labels[k]).flatten()]
             axes[1, k].set_title("\n".join(names), fontsize=6.5)
-        _class_legend(figure, data, theme)
+        class_legend(figure, data, theme)
         return figure
 
     return figures.show(
@@ -343,11 +344,9 @@ def _show_image(ax: Any, data: Scenes, image: int | Tensor) -> None:
     ax.set(xticks=[], yticks=[])
 
 
-def _show_map(ax: Any, data: Scenes, bits: Tensor) -> None:
-    classes = np.ma.masked_less(to_reference_maps(bits[None], len(data.classes))[0].numpy(), 0)
-    norm = BoundaryNorm(np.arange(len(data.classes) + 1) - 0.5, len(data.classes))
-    ax.imshow(classes, cmap=ListedColormap(figures.class_colours(data.classes)), norm=norm, interpolation="nearest")
-    ax.set(xticks=[], yticks=[])
+def _classes(data: Scenes, bits: Tensor) -> Tensor:
+    """The map (H,W) of class indices of class positions (H,W), −1 for none."""
+    return to_reference_maps(bits[None], len(data.classes))[0]
 
 
 def _show_labels(ax: Any, data: Scenes, columns: Mapping[str, Tensor], theme: Theme) -> None:
@@ -380,14 +379,6 @@ def _draw_box(ax: Any, box: Sequence[int], colour: str) -> None:
     ax.add_patch(
         Rectangle((left - 0.5, top - 0.5), right - left, bottom - top, fill=False, edgecolor=colour, linewidth=1.8)
     )
-
-
-def _class_legend(figure: Figure, data: Scenes, theme: Theme) -> None:
-    handles = [
-        Patch(facecolor=c, edgecolor=theme["muted"], label=name)
-        for name, c in zip(data.classes, figures.class_colours(data.classes), strict=True)
-    ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=4, fontsize=7.5)
 
 
 def _coverage(boxes: Tensor, height: int, width: int) -> np.ndarray:

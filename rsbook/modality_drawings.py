@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import matplotlib
 import numpy as np
 import pandas as pd
 import torch
-from matplotlib.axes import Axes
-from matplotlib.colors import BoundaryNorm, ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from torch import Tensor
 
 from rsbook import figures, segmentation, selection
 from rsbook.figures import Html
+from rsbook.map_drawings import class_legend, show_map
 from rsbook.scenes import Scenes
 
 Theme = Mapping[str, str]
@@ -58,11 +56,8 @@ def draw_pairs(data: Scenes, scenes: Sequence[int] | Tensor, noisy: Tensor) -> H
                 ax.imshow(picture(data, scene, modality), interpolation="nearest")
             show_map(axes[-2, k], data, clean[k])
             show_map(axes[-1, k], data, noisy[k], wrong[k])
-        colours = figures.class_colours(data.classes)
-        named = zip(data.classes, colours, strict=True)
-        handles = [Patch(facecolor=colour, edgecolor=theme["muted"], label=name) for name, colour in named]
-        handles.append(Patch(facecolor="none", edgecolor=theme["ink"], hatch="/////", label="wrong"))
-        figure.legend(handles=handles, loc="outside lower center", ncols=4, fontsize=7.5)
+        hatched = Patch(facecolor="none", edgecolor=theme["ink"], hatch="/////", label="wrong")
+        class_legend(figure, data, theme, more=[hatched])
         return figure
 
     shares = [round(100 * one.float().mean().item(), 1) for one in wrong]
@@ -77,17 +72,6 @@ def draw_pairs(data: Scenes, scenes: Sequence[int] | Tensor, noisy: Tensor) -> H
         name="pairs",
         vector=False,
     )
-
-
-def show_map(ax: Axes, data: Scenes, classes: Tensor, wrong: Tensor | None = None) -> None:
-    """A map (H,W) of class indices, −1 for none, on the axes; wrong (H,W) bool is hatched."""
-    shown = np.ma.masked_less(classes.numpy(), 0)
-    norm = BoundaryNorm(np.arange(len(data.classes) + 1) - 0.5, len(data.classes))
-    ax.imshow(shown, cmap=ListedColormap(figures.class_colours(data.classes)), norm=norm, interpolation="nearest")
-    ax.set(xticks=[], yticks=[])
-    if wrong is not None and wrong.any():
-        with matplotlib.rc_context({"hatch.linewidth": 0.5}):
-            ax.contourf(wrong.numpy().astype(float), levels=[0.5, 1.5], colors="none", hatches=["/////"])
 
 
 def draw_selection(

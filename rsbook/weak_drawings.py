@@ -16,7 +16,7 @@ from torch.nn.functional import interpolate
 
 from rsbook import affinity, figures, segmentation
 from rsbook.figures import Html
-from rsbook.modality_drawings import show_map
+from rsbook.map_drawings import class_legend, show_map
 from rsbook.scenes import Scenes
 from rsbook.weak_findings import AREA, METHOD_NAMES
 from rsbook.widgets.explorer import rgb
@@ -57,7 +57,9 @@ def draw_maps(
                 ax.set_facecolor(theme["muted"])
                 show_map(ax, data, one[k])
                 ax.set_xlabel(_share_text(*shares[key][k]), fontsize=8.5, labelpad=2)
-        _map_legend(figure, data, [truth, *found.values()], any((one < 0).any() for one in found.values()), theme)
+        held = sorted({int(c) for one in (truth, *found.values()) for c in one.unique() if c >= 0})
+        unsure = [Patch(facecolor=theme["muted"], edgecolor=theme["muted"], label="not sure")]
+        class_legend(figure, data, theme, held, unsure if any((one < 0).any() for one in found.values()) else [])
         return figure
 
     columns = {
@@ -350,14 +352,6 @@ def _panels(theme: Theme, rows: int, columns: int, words: float = 0.0, legend: f
         ax.grid(False)
         ax.spines[:].set_visible(False)
     return figure, axes
-
-
-def _map_legend(figure: Figure, data: Scenes, maps: Sequence[Tensor], unsure: bool, theme: Theme) -> None:
-    """Colours of the classes that some map holds, and of "not sure"."""
-    held, colours = {int(c) for one in maps for c in one.unique()}, figures.class_colours(data.classes)
-    named = [(data.classes[c], colours[c]) for c in sorted(held) if c >= 0] + [("not sure", theme["muted"])] * unsure
-    handles = [Patch(facecolor=colour, edgecolor=theme["muted"], label=name) for name, colour in named]
-    figure.legend(handles=handles, loc="outside lower center", ncols=4, fontsize=8.5)
 
 
 def _enlarged(maps: Tensor, size: tuple[int, int]) -> Tensor:
