@@ -137,11 +137,13 @@ def random_walk(
     beta: float = 8.0,
     steps: int = 2**8,
     background_alpha: float = 16.0,
+    inside: Tensor | None = None,
 ) -> Tensor:
     """Scores (B,L+1,h,w) of maps (B,L,h,w) in 0 … 1, and of background (1 − max)^α, last, after `steps` steps of T.
 
-    present (B,L) bool: what is not present is 0 before and after, and costs nothing. features (B,F,h,w). A map of
-    classes is the scores' argmax, after enlarging; L is background. Without a gradient. Raises ValueError for maps,
+    present (B,L) bool: what is not present is 0 before and after, and costs nothing. features (B,F,h,w). inside (B,h,w)
+    bool: what is not padding; nothing begins to walk outside, so that no background comes from there. A map of classes
+    is the scores' argmax, after enlarging; L is background. Without a gradient. Raises ValueError for maps,
     present and features that do not fit, and offsets that are not from `neighbours`.
     """
     _check_maps(maps, present)
@@ -149,6 +151,8 @@ def random_walk(
         raise ValueError(f"features: expected (B,F,h,w) to fit maps {tuple(maps.shape)}, got {tuple(features.shape)}")
     kept = _kept(maps, present).float()
     scores = torch.cat([kept, (1 - kept.amax(dim=1, keepdim=True)) ** background_alpha], dim=1)
+    if inside is not None:
+        scores = scores * inside[:, None]
     walked = torch.zeros_like(scores)
     for score, there, feature, out in zip(scores, pad(present, (0, 1), value=True), features, walked, strict=True):
         matrix = transition(affinities(feature[None], offsets)[0], offsets, beta)

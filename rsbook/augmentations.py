@@ -1,4 +1,6 @@
-"""Other augmentations to compare with (Burgert et al., arXiv 2405.13451, section V-E), from kornia, on the device."""
+"""Augmentations of images alone: those to compare with (Burgert et al., arXiv 2405.13451, section V-E), from kornia,
+and turns by right angles.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +22,20 @@ def random_resized_crop(images: Tensor, generator: Generator) -> Tensor:
 def random_rotate(images: Tensor, generator: Generator) -> Tensor:
     """Each image (B,C,H,W) float32 turned by up to 30 degrees either way; corners without ground are zero."""
     return _apply("RandomRotation", images, generator)
+
+
+def turned(images: Tensor, generator: Generator) -> Tensor:
+    """Each image (B,C,H,W) flipped or turned in one of the ways that cover the same ground, eight for squares, else
+    four.
+    """
+    ways = torch.randint(8, (len(images),), generator=generator)  # looked at on the CPU: a device need not wait
+    step = 1 if images.shape[2] == images.shape[3] else 2  # quarters
+    found = torch.empty_like(images)
+    for way in range(8):
+        rows = (ways == way).nonzero()[:, 0].to(images.device)
+        chosen = images[rows]
+        found[rows] = (chosen.flip(3) if way >= 4 else chosen).rot90(step * (way % 4), (2, 3))
+    return found
 
 
 def _apply(name: str, images: Tensor, generator: Generator) -> Tensor:

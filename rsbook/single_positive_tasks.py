@@ -11,6 +11,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from rsbook import metrics, single_positive, training
+from rsbook.augmentations import turned
 from rsbook.positions import AreaTables
 from rsbook.scenes import Scenes
 from rsbook.single_positive import Known
@@ -282,20 +283,6 @@ def checked(method: str, options: Mapping[str, Any]) -> dict[str, Any]:
         known = ", ".join(OPTIONS[method]) or "none"
         raise ValueError(f"options: {method} takes no {', '.join(unknown)}; its options: {known}")
     return OPTIONS[method] | dict(options)
-
-
-def turned(images: Tensor, generator: Generator) -> Tensor:
-    """Each image (B,C,H,W) flipped or turned in one of the ways that cover the same ground, eight for squares, else
-    four.
-    """
-    ways = torch.randint(8, (len(images),), generator=generator)  # looked at on the CPU: a device need not wait
-    step = 1 if images.shape[2] == images.shape[3] else 2  # quarters
-    found = torch.empty_like(images)
-    for way in range(8):
-        rows = (ways == way).nonzero()[:, 0].to(images.device)
-        chosen = images[rows]
-        found[rows] = (chosen.flip(3) if way >= 4 else chosen).rot90(step * (way % 4), (2, 3))
-    return found
 
 
 def _turn(

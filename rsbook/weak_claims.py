@@ -56,6 +56,12 @@ def cluster_claims(runs: pd.DataFrame, with_kmeans: pd.DataFrame, preset: str) -
             "Maps of classifiers that tell sub-classes apart are above those of CAM",
             *_over_cam(scores, theirs, ("sce", "sct")),
         ),
+        _state(
+            "sub_kmeans",
+            "Maps of Sub-category Exploration with ten clusters by k-means are above those of CAM",
+            {"": column(by_method(with_kmeans), "sce") - column(scores, "cam")},
+            OURS,
+        ),
         _state("finch", "Sub-classes by FINCH make better maps than ten by k-means", {"": gain}, OURS),
     ]
     return claims.collect(rows, preset)

@@ -96,7 +96,7 @@ def draw_activations(data: Scenes, scene: int, class_index: int, activations: Ma
     )
     return figures.show(
         draw,
-        alt=f"A satellite scene, and over it {len(heat)} heat maps of what speaks for {class_name}.",
+        alt=f"A scene, and over it {len(heat)} heat maps of what speaks for {class_name}.",
         caption=f"Activation maps of the class “{class_name}” over scene {scene}, each divided by its own maximum.",
         data=frame.round(4),
         name="activations",
@@ -188,7 +188,7 @@ def draw_mixtures(
     names = [["; ".join(_names(data, scene)) for scene in pair] for pair in pairs]
     return figures.show(
         draw,
-        alt=f"{len(pairs)} pairs of satellite scenes, a row each, with {figures.listed(list(mixtures))} of both.",
+        alt=f"{len(pairs)} pairs of scenes, a row each, with {figures.listed(list(mixtures))} of both.",
         caption=f"Two training scenes and their mixtures: {figures.listed(list(mixtures))}.",
         data=pd.DataFrame(
             {"first": i, "second": j, "classes_first": a, "classes_second": b}

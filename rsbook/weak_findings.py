@@ -27,7 +27,6 @@ SCENES = ("fewer", "all")
 BOUND, AREA = "upper bound", "labels by area"
 METRICS = {  # of the results explorer, by what made the runs
     "classify": {"miou": "mean IoU, all scales", "miou_single": "mean IoU, one scale", "map_macro": "mAP of labels"},
-    "refine": {"miou": "mean IoU of walked maps", "miou_before": "mean IoU before"},
     "segment": {"miou": "mean IoU", "oa": "overall accuracy", "aa": "average accuracy"},
 }
 PER_CLASS = {"iou": "IoU"}
@@ -164,12 +163,12 @@ def chain_table(fewer: Sequence[pd.DataFrame], every: Sequence[pd.DataFrame]) ->
     return pd.DataFrame(rows)
 
 
-def class_table(runs: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:
-    """IoU of each class in per cent, a column a method."""
+def class_table(runs: pd.DataFrame, classes: Sequence[str], by: str = "method") -> pd.DataFrame:
+    """IoU of each class in per cent, a column a method, or a value of another column of the runs."""
     columns = {}
-    for name in by_method(runs):
-        scores = pd.DataFrame(runs[runs["method"] == name]["iou"].tolist(), columns=list(classes), dtype=float)
-        columns[METHOD_NAMES[name]] = [_spread(scores[one], 1) for one in classes]
+    for name in by_method(runs) if by == "method" else runs[by].unique():
+        scores = pd.DataFrame(runs[runs[by] == name]["iou"].tolist(), columns=list(classes), dtype=float)
+        columns[METHOD_NAMES.get(name, name)] = [_spread(scores[one], 1) for one in classes]
     return pd.DataFrame({"class": list(classes)} | columns)
 
 

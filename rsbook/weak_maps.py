@@ -13,8 +13,9 @@ from rsbook import affinity, metrics, segmentation, weak_segmentation
 from rsbook.scenes import Scenes
 
 STAGES = ("layer1", "layer2", "layer3", "layer4")  # of timm's ResNets
-TOGETHER = 64  # scenes at a time
-DISTINCT = 2.0
+TOGETHER = 64  # scenes at a time, of 64 × 64 pixels
+PIXELS = 2**21  # at a time, of larger scenes, which maps at scale 2 enlarge fourfold
+DISTINCT = 2.0  # times as high as the next class is what is confident where there is no background (ours)
 
 
 def cam_maps(
@@ -28,7 +29,7 @@ def cam_maps(
     """Maps (n,H,W) int64 of the scenes `index`, part by part: the present class with the highest activation, −1 in
     padding.
     """
-    for part, raw in _activations(network, data, index, tuple(data.images.shape[2:]), scales, flip):
+    for part, raw in activations(network, data, index, tuple(data.images.shape[2:]), scales, flip):
         present = data.labels[part][:, : raw.shape[1]].to(raw.device)
         found = weak_segmentation.segment(weak_segmentation.normalised(raw, present), present, background).cpu()
         yield found.masked_fill(padding(data, part), -1)
@@ -60,7 +61,7 @@ def confident(
     as the next class (ours), and nothing else.
     """
     found = []
-    for part, raw in _activations(network, data, index, size, scales):
+    for part, raw in activations(network, data, index, size, scales):
         present = data.labels[part][:, : raw.shape[1]].to(raw.device)
         maps = weak_segmentation.normalised(raw, present)
         if background is not None:
@@ -90,14 +91,14 @@ def walked_maps(
     size, whole = affinity_size(network, data), tuple(data.images.shape[2:])
     offsets = affinity.neighbours(radius)
     net.eval()
-    for part, raw in _activations(network, data, index, size, scales):
+    for part, raw in activations(network, data, index, size, scales):
         present = data.labels[part][:, : raw.shape[1]].to(raw.device)
         images = data.normalise(data.images[part].to(raw.device))
         with torch.inference_mode():
             features = net(stage_maps(network, images), size).float()
-        scores = affinity.random_walk(
-            weak_segmentation.normalised(raw, present), present, features, offsets=offsets, beta=beta, steps=steps
-        )
+        inside = ~padding(data, part, size).to(raw.device)
+        maps, options = weak_segmentation.normalised(raw, present), {"beta": beta, "steps": steps, "inside": inside}
+        scores = affinity.random_walk(maps, present, features, offsets=offsets, **options)
         if background is None:
             scores = scores[:, :-1].masked_fill(~present[:, :, None, None], -1.0)
         found = interpolate(scores, size=whole, mode="bilinear", align_corners=False).argmax(dim=1).cpu()
@@ -157,7 +158,7 @@ def pooled_features(network: nn.Module, data: Scenes, index: Tensor, batch_size:
     return torch.cat(found)
 
 
-def _activations(
+def activations(
     network: nn.Module,
     data: Scenes,
     index: Tensor,
@@ -166,10 +167,15 @@ def _activations(
     flip: bool = True,
 ) -> Iterable[tuple[Tensor, Tensor]]:
     """Scenes (b,) and their activation maps (b,L,h,w), part by part; zero in padding, where nothing may be highest."""
-    for part in index.split(TOGETHER):
+    for part in index.split(together(data)):
         images = data.normalise(data.images[part].to(device_of(network)))
         maps = weak_segmentation.multi_scale_maps(network, images, size, scales, flip).detach()
         yield part, maps.masked_fill(padding(data, part, size)[:, None].to(maps.device), 0)
+
+
+def together(data: Scenes) -> int:
+    """How many scenes are looked at in one pass: their memory grows with their pixels."""
+    return max(1, min(TOGETHER, PIXELS // (data.images.shape[2] * data.images.shape[3])))
 
 
 def padding(data: Scenes, index: Tensor, size: tuple[int, int] | None = None) -> Tensor:
@@ -200,7 +206,9 @@ def confidence(labels: Tensor, data: Scenes, index: Tensor) -> dict[str, float |
     height, width = data.images.shape[2:]
     rows = torch.arange(labels.shape[1]) * height // labels.shape[1]
     columns = torch.arange(labels.shape[2]) * width // labels.shape[2]
-    truth = torch.cat([segmentation.maps_of(data, part)[:, rows][:, :, columns] for part in index.split(TOGETHER)])
+    truth = torch.cat(
+        [segmentation.maps_of(data, part)[:, rows][:, :, columns] for part in index.split(together(data))]
+    )
     known = (labels != affinity.IGNORED) & (truth >= 0)
     right = (labels == truth)[known]
     return {

@@ -97,16 +97,6 @@ def background_confusions(maps: Tensor, present: Tensor, truth: Tensor, threshol
     return torch.stack(found)
 
 
-def best_background(maps: Tensor, present: Tensor, truth: Tensor, thresholds: Sequence[float]) -> dict[float, float]:
-    """The mean IoU, in 0 … 1, of `segment` for each threshold of the background, as `metrics.accuracies` takes it.
-
-    The best is `max(found, key=found.get)`: tuned on the maps of truth, which image-level labels do not have. Arguments
-    and errors are those of `background_confusions`.
-    """
-    confusions = background_confusions(maps, present, truth, thresholds)
-    return {t: metrics.accuracies(one)["miou"] for t, one in zip(thresholds, confusions, strict=True)}
-
-
 def mixed_loss(logits: Tensor, first: Tensor, second: Tensor, share: float | Tensor) -> Tensor:
     """λ·L(y_a) + (1 − λ)·L(y_b), L the mean sigmoid cross-entropy of logits (B,L): a scalar.
 

@@ -13,9 +13,9 @@ from torch import Generator, Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, interpolate
 
 from rsbook import affinity, batch_mixing, models, segmentation, training, weak_segmentation
+from rsbook.augmentations import turned
 from rsbook.positions import AreaTables
 from rsbook.scenes import Scenes
-from rsbook.single_positive_tasks import turned
 from rsbook.weak_maps import stage_maps, stages_of
 
 MIXING = ("mixup", "manifold", "fmix")

@@ -23,7 +23,7 @@ from rsbook import (
     weak_segmentation,
 )
 from rsbook.devices import resolve_device
-from rsbook.weak_maps import TOGETHER, affinity_net, cam_maps, walked_maps
+from rsbook.weak_maps import affinity_net, cam_maps, together, walked_maps
 from rsbook.weak_runs import folder_of, kept_classifier, opened
 from rsbook.weak_tasks import DeepLabMaps
 
@@ -89,7 +89,7 @@ def segment(
     task = DeepLabMaps(data, index, maps, crop=crop, zoom=zoom)
     settings = {"seed": seed, "device": device, "checkpoint": checkpoint, "progress": False}
     history = training.fit(model, task, evaluate_every=fitting["epochs"], **settings, **fitting)
-    [confusion] = segmentation.confusion(model, data, data.split("test"), batch_size=TOGETHER)
+    [confusion] = segmentation.confusion(model, data, data.split("test"), batch_size=together(data))
     results = {**metrics.accuracies(confusion), "iou": metrics.class_iou(confusion), "history": history}
     if checkpoint is not None:
         results["weights"] = checkpoints.save_weights(model, checkpoint.parent)
@@ -120,12 +120,14 @@ def propagate(
     `weak_runs.classify`, of the same network) or "reference" · fitting: settings of `training.fit`. Returns map_macro,
     map_micro and average_precision (L) on the test split, the mean IoU `mask_iou` of masks with reference maps over
     classes, the best epoch and the history. Raises ValueError for weights where there are no masks, or none where there
-    are.
+    are, and for scenes without reference maps or with padding.
     """
     if maps not in ("none", "masks", "reference") or (maps == "masks") != (stage_one is not None):
         rule = "'masks' with weights, or 'none' or 'reference' without"
         raise ValueError(f"maps={maps!r}, stage_one={stage_one!r}: expected {rule}")
     data, index = opened(dataset, root, splits, train_scenes)
+    if data.positions is None or data.sizes is not None:
+        raise ValueError(f"dataset={dataset!r}: expected scenes with reference maps that are not padded")
     labels, where, found = data.labels[index], None, {}
     if maps == "reference":
         where = label_propagation.class_positions(data, index)

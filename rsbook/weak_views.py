@@ -14,16 +14,19 @@ from torch import Generator, Tensor, nn
 from torch.nn.functional import interpolate
 
 from rsbook import checkpoints, deeplab, metrics, segmentation, subcategories, weak_segmentation
+from rsbook.devices import resolve_device
 from rsbook.files import location
 from rsbook.scenes import Scenes
 from rsbook.weak_maps import (
-    TOGETHER,
+    activations,
     affinity_net,
     affinity_size,
     cam_maps,
     confident,
+    device_of,
     pooled_features,
     stages_of,
+    together,
     walked_maps,
 )
 from rsbook.weak_runs import kept_classifier
@@ -33,23 +36,23 @@ Run = Mapping[str, Any]
 
 def classifier_of(run: Run, data: Scenes) -> nn.Module:
     """The classifier of a run of `weak_runs.classify`, in evaluation mode. Raises ValueError for missing weights."""
-    settings = (run["network"], run["weights"], run["background"], run["output_stride"])
-    return kept_classifier(data, *settings, location(run["record"]))
+    return _classifier(run, data, run["weights"], "cpu")
 
 
 def maps_of(run: Run, data: Scenes, index: Tensor) -> Tensor:
     """Maps (n,H,W) int64 from the activations of a run of `weak_runs.classify` on the scenes `index`."""
-    return torch.cat(list(cam_maps(classifier_of(run, data), data, index, run["scales"], run["background"])))
+    network = _classifier(run, data, run["weights"])
+    return torch.cat(list(cam_maps(network, data, index, run["scales"], run["background"])))
 
 
 def refined_maps_of(run: Run, data: Scenes, index: Tensor) -> tuple[Tensor, Tensor]:
     """Of a run of `weak_runs.refine`, on the scenes `index`: what it was sure of (n,h,w) and the walked maps (n,H,W),
     int64.
     """
-    settings = (run["network"], run["stage_one"], run["background"], run["output_stride"])
-    network = kept_classifier(data, *settings, location(run["record"]))
+    network = _classifier(run, data, run["stage_one"])
     net = affinity_net(network, data, Generator())
     checkpoints.load_weights(net, location(run["record"]).parent, run["weights"])
+    net = net.to(device_of(network))
     known = confident(network, data, index, affinity_size(network, data), run["scales"], run["background"])
     options = (run["radius"], run["steps"], run["beta"], run["scales"], run["background"])
     return known, torch.cat(list(walked_maps(network, net, data, index, *options)))
@@ -60,10 +63,10 @@ def segmented_by(run: Run, data: Scenes, index: Tensor) -> Tensor:
     shape = (run["network"], data.images.shape[1], len(data.classes))
     model = deeplab.deeplab_v2(*shape, Generator(), run["rates"], run["looks"])
     checkpoints.load_weights(model, location(run["record"]).parent, run["weights"])
-    model.eval()
+    model, device = model.eval().to(resolve_device("auto")), resolve_device("auto")
     with torch.inference_mode():
-        parts = [model(data.normalise(data.images[part])).argmax(dim=1) for part in index.split(TOGETHER)]
-    return torch.cat(parts)
+        batches = (data.normalise(data.images[part].to(device)) for part in index.split(together(data)))
+        return torch.cat([model(images).argmax(dim=1).cpu() for images in batches])
 
 
 def activations_of(run: Run, data: Scenes, scene: int, class_index: int) -> dict[str, Tensor]:
@@ -83,13 +86,11 @@ def threshold_sweep(runs: Iterable[Run], data: Scenes, index: Tensor, thresholds
     """
     size, rows, present = tuple(data.images.shape[2:]), [], data.labels
     for run in runs:
-        network, total = classifier_of(run, data), 0
-        for part in index.split(TOGETHER):
-            images = data.normalise(data.images[part])
-            maps = weak_segmentation.multi_scale_maps(network, images, size, run["scales"]).detach()
-            there = present[part][:, : maps.shape[1]]
-            scores, truth = weak_segmentation.normalised(maps, there), segmentation.maps_of(data, part)
-            total = total + weak_segmentation.background_confusions(scores, there, truth, thresholds)
+        network, total = _classifier(run, data, run["weights"]), 0
+        for part, maps in activations(network, data, index, size, run["scales"]):
+            there = present[part][:, : maps.shape[1]].to(maps.device)
+            scores, truth = weak_segmentation.normalised(maps, there), segmentation.maps_of(data, part, maps.device)
+            total = total + weak_segmentation.background_confusions(scores, there, truth, thresholds).cpu()
         for threshold, confusion in zip(thresholds, total, strict=True):
             miou = metrics.accuracies(confusion)["miou"]
             rows.append({"seed": run["seed"], "threshold": threshold, "miou": miou})
@@ -120,16 +121,22 @@ def features_of(run: Run, data: Scenes, index: Tensor) -> Tensor:
     return pooled_features(classifier_of(run, data), data, index)
 
 
-def cluster_table(features: Tensor, data: Scenes, index: Tensor) -> pd.DataFrame:
-    """FINCH's partitions of the training scenes that hold each class: how many clusters, from fine to coarse."""
+def cluster_table(features: Tensor, labels: Tensor, classes: Sequence[str]) -> pd.DataFrame:
+    """FINCH's partitions of the scenes that hold each class, from features (n,D) and labels (n,L) bool: how many
+    clusters, from fine to coarse, and how many scenes each of the coarsest has.
+    """
     rows = []
-    for k, name in enumerate(data.classes):
-        members = features[data.labels[index, k]]
-        if not len(members):
+    for name, there in zip(classes, labels.T, strict=False):  # a background is a class without labels
+        if not there.any():
             continue
-        partitions = subcategories.finch(members)
-        sizes = partitions[-1].bincount().sort(descending=True).values.tolist() if partitions else [len(members)]
-        row = {"class": name, "scenes": len(members)}
+        partitions = subcategories.finch(features[there])
+        sizes = partitions[-1].bincount().sort(descending=True).values.tolist() if partitions else [int(there.sum())]
+        row = {"class": name, "scenes": int(there.sum())}
         row["clusters, fine to coarse"] = " → ".join(str(int(p.max()) + 1) for p in partitions) or "1"
         rows.append(row | {"scenes of the coarsest": ", ".join(map(str, sizes))})
     return pd.DataFrame(rows)
+
+
+def _classifier(run: Run, data: Scenes, weights: str, device: str = "auto") -> nn.Module:
+    settings = (run["network"], weights, run["background"], run["output_stride"])
+    return kept_classifier(data, *settings, location(run["record"])).to(resolve_device(device))

@@ -443,3 +443,19 @@ def test_a_network_refuses_other_numbers_of_maps():
     network = affinity.AffinityNet((8, 12, 20), generator)
     with pytest.raises(ValueError, match="maps: expected 3, got 2"):
         network(stages()[:2])
+
+
+def test_no_background_comes_from_padding():
+    """An object that fills its photograph stays one, however far the walk goes; with padding as ground it is lost."""
+    maps = torch.zeros(1, 1, 16, 16)
+    maps[:, :, :10] = 0.2
+    inside = torch.zeros(1, 16, 16, dtype=torch.bool)
+    inside[:, :10] = True
+    given = {"offsets": affinity.neighbours(3), "steps": 256}
+    features, present = torch.zeros(1, 4, 16, 16), torch.ones(1, 1, dtype=torch.bool)
+    found = affinity.random_walk(maps, present, features, inside=inside, **given)
+    assert (found.argmax(dim=1)[inside] == 0).all()
+    without = affinity.random_walk(maps, present, features, **given)
+    assert (without.argmax(dim=1)[inside] == 1).any()
+    everywhere = affinity.random_walk(maps, present, features, inside=torch.ones_like(inside), **given)
+    assert torch.equal(everywhere, without)

@@ -116,3 +116,15 @@ def test_cuda_gives_what_the_cpu_gives(augment):
     assert found.dtype == torch.float32
     torch.testing.assert_close(found.cpu(), expected, atol=0.05, rtol=0)  # of a pixel
     assert torch.equal(torch.cuda.get_rng_state(), before)
+
+
+def test_images_are_turned_in_all_ways_that_cover_the_same_ground():
+    image = torch.arange(9.0).view(1, 1, 3, 3)
+    ways = {tuple(k.flatten().tolist()) for f in (image, image.flip(3)) for k in (f.rot90(q, (2, 3)) for q in range(4))}
+    found = augmentations.turned(image.repeat(800, 1, 1, 1), Generator().manual_seed(0))
+    counts = [sum(tuple(one.flatten().tolist()) == way for one in found) for way in ways]
+    assert len(ways) == 8
+    assert sum(counts) == 800
+    assert min(counts) > 60
+    wide = torch.arange(6.0).view(1, 1, 2, 3).repeat(100, 1, 1, 1)
+    assert len({tuple(one.flatten().tolist()) for one in augmentations.turned(wide, Generator())}) == 4

@@ -384,6 +384,13 @@ def test_the_full_presets_are_those_recommended_beside_the_reports():
     deeplab = chosen["segmentation"]
     assert (deeplab["network"], deeplab["crop"], deeplab["fitting"]["learning_rate"]) == ("resnet101", 321, 2.5e-4)
     assert deeplab["fitting"]["factors"] == {"branches.*.weight": 10.0, "branches.*.bias": 20.0}
+    for images, epochs in (
+        (1318, deeplab["fitting"]["epochs"]),
+        (10_582 - 146, chosen["more_network"]["fitting"]["epochs"]),
+    ):
+        assert images // 10 * epochs == pytest.approx(20_000, rel=0.05)
+    quick = presets.load("weak_segmentation", "quick", "bluemarble_64")
+    assert quick["more_network"]["fitting"] == quick["segmentation"]["fitting"]
     embedded = presets.load("weak_segmentation", "full", "bluemarble_64")
     assert not embedded["training"]["pretrained"]
     assert embedded["training"]["crop"] is None

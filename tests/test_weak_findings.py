@@ -240,6 +240,7 @@ def test_our_own_claims_on_first_maps_are_about_pairs_of_runs():
         less = runs.assign(miou=runs["miou"] - [gains[SEEDS.index(s)] for s in runs["seed"]])
         found = weak_claims.cluster_claims(runs, less[less["method"] == "sce"], "quick")
         assert row_of(found, "finch")["verdict"] == expected
+        assert row_of(found, "sub_kmeans")["here"] == gap([0.02 - one for one in gains])
         found = weak_claims.regulariser_claims(runs, less[less["method"] == "fmix"], "quick")
         assert row_of(found, "regularisers")["verdict"] == expected
         assert "maps of FMix-CAM" in row_of(found, "regularisers")["claim"]
@@ -599,6 +600,15 @@ def test_the_chain_is_compared_step_by_step_and_seed_by_seed():
     expected = [of(every[0], "fmix", seed) for seed in SEEDS]
     assert table["all"][1] == spread(expected)
     assert table["fewer"][0] == spread([0.7] * 3)
+
+
+def test_classes_of_other_groups_than_methods():
+    runs = pd.concat([made_up({"fmix": 0.0}).assign(scenes="fewer"), made_up({"fmix": 0.1}).assign(scenes="all")])
+    runs["iou"] = [[0.1, 0.2, None] if scenes == "fewer" else [0.3, 0.4, 0.5] for scenes in runs["scenes"]]
+    table = findings.class_table(runs, CLASSES, by="scenes")
+    assert list(table) == ["class", "fewer", "all"]
+    assert table["all"].tolist() == [spread([x] * 3, 1) for x in (0.3, 0.4, 0.5)]
+    assert table["fewer"].tolist()[:2] == [spread([x] * 3, 1) for x in (0.1, 0.2)]
 
 
 # Against slow calculation, whatever the numbers

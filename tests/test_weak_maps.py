@@ -10,6 +10,7 @@ from torch.nn.functional import interpolate
 from rsbook import affinity, metrics, models, segmentation, weak_maps, weak_segmentation
 
 SCALES = (1, 0.5)
+NOTHING = {"labels": torch.zeros(1, 3, dtype=torch.bool), "positions": None, "splits": {}}
 
 
 @pytest.fixture
@@ -154,7 +155,7 @@ def test_nothing_is_found_or_learnt_from_in_padding(data, background):
 def test_the_highest_activation_of_a_map_is_inside(data):
     made = padded(data)
     network, index = classifier(), torch.tensor([1])
-    [(_, raw)] = list(weak_maps._activations(network, made, index, (24, 24), SCALES))
+    [(_, raw)] = list(weak_maps.activations(network, made, index, (24, 24), SCALES))
     assert (raw[:, :, weak_maps.padding(made, index)[0]] == 0).all()
     assert torch.equal(raw[:, :, :15, :18], raw_maps(network, made, 1, (24, 24))[:, :, :15, :18])
 
@@ -163,3 +164,9 @@ def test_affinity_features_are_no_wider_than_the_papers(data):
     network = models.classifier("resnet18", 3, 3, Generator().manual_seed(0)).eval()
     net = weak_maps.affinity_net(network, data, Generator().manual_seed(0))
     assert [layer.out_channels for layer in net.modules() if isinstance(layer, torch.nn.Conv2d)] == [64, 128, 256, 448]
+
+
+def test_fewer_scenes_at_a_time_where_they_are_larger(data):
+    assert weak_maps.together(data) == 64
+    assert weak_maps.together(replace(data, images=torch.zeros(1, 3, 500, 500, dtype=torch.uint8), **NOTHING)) == 8
+    assert weak_maps.together(replace(data, images=torch.zeros(1, 3, 2, 2**21, dtype=torch.uint8), **NOTHING)) == 1

@@ -184,20 +184,20 @@ def test_each_background_has_the_mean_iou_of_its_segments(seed):
     maps, present = draw(seed)
     scores = weak_segmentation.normalised(maps, present)
     truth = torch.randint(-1, 5, (3, 5, 6), generator=Generator().manual_seed(seed))
-    found = weak_segmentation.best_background(scores, present, truth, THRESHOLDS)
-    assert tuple(found) == THRESHOLDS
-    for threshold, miou in found.items():
+    found = weak_segmentation.background_confusions(scores, present, truth, THRESHOLDS)
+    for threshold, confusion in zip(THRESHOLDS, found, strict=True):
         predictions = weak_segmentation.segment(scores, present, threshold)
-        assert miou == pytest.approx(slow_miou(predictions, truth, 5))
+        assert metrics.accuracies(confusion)["miou"] == pytest.approx(slow_miou(predictions, truth, 5))
 
 
 def test_the_background_that_made_the_truth_is_best():
     maps, present = draw(batch=20)
     scores = weak_segmentation.normalised(maps, present)
     truth = weak_segmentation.segment(scores, present, 0.5)
-    found = weak_segmentation.best_background(scores, present, truth, THRESHOLDS)
-    assert max(found, key=found.get) == 0.5
-    assert found[0.5] == 1.0
+    found = weak_segmentation.background_confusions(scores, present, truth, THRESHOLDS)
+    scored = {t: metrics.accuracies(one)["miou"] for t, one in zip(THRESHOLDS, found, strict=True)}
+    assert max(scored, key=scored.get) == 0.5
+    assert scored[0.5] == 1.0
 
 
 def test_confusions_of_batches_add_up():
@@ -323,7 +323,9 @@ def test_a_step_down_the_gradient_concentrates(loss):
         weak_segmentation.segment,
         weak_segmentation.concentration_loss,
         weak_segmentation.concentration_loss_as_coded,
-        lambda maps, present: weak_segmentation.best_background(maps, present, torch.zeros(3, 5, 6).long(), [0.1]),
+        lambda maps, present: weak_segmentation.background_confusions(
+            maps, present, torch.zeros(3, 5, 6).long(), [0.1]
+        ),
     ],
 )
 def test_maps_and_labels_that_do_not_fit_are_refused(call):

@@ -1,5 +1,7 @@
 """What runs found, looked at again: the same as what they told, and as what is computed step by step."""
 
+from dataclasses import replace
+
 import torch
 from made_up_weak import SMALL, TRAINING, classify
 from torch.nn.functional import interpolate
@@ -7,6 +9,7 @@ from torch.nn.functional import interpolate
 from rsbook import (
     metrics,
     models,
+    scenes,
     segmentation,
     subcategories,
     weak_maps,
@@ -96,7 +99,7 @@ def test_the_stages_of_a_network_and_where_they_are_mixed(square_scenes):
 def test_clusters_of_each_class_are_counted(square_scenes, weak_place):
     run, index = trained(weak_place), square_scenes.split("train")
     features = weak_views.features_of(run, square_scenes, index)
-    table = weak_views.cluster_table(features, square_scenes, index)
+    table = weak_views.cluster_table(features, square_scenes.labels[index], square_scenes.classes)
     for row in table.to_dict("records"):
         members = square_scenes.labels[index, square_scenes.classes.index(row["class"])]
         partitions = subcategories.finch(features[members])
@@ -107,3 +110,33 @@ def test_clusters_of_each_class_are_counted(square_scenes, weak_place):
         counts = [int(count) for count in row["clusters, fine to coarse"].split(" → ")]
         assert counts == ([int(p.max()) + 1 for p in partitions] or [1])
         assert len(sizes) == counts[-1]
+
+
+def test_padded_scenes_with_a_background_can_be_looked_at(square_scenes, weak_place, monkeypatch):
+    """As Pascal VOC's: the last class is the background, and what is no image has none."""
+    sizes, positions = torch.tensor([[20, 24]]).repeat(16, 1), square_scenes.positions.clone()
+    positions[:, 20:] = 0
+    made = replace(square_scenes, sizes=sizes, positions=positions)
+    monkeypatch.setattr(scenes, "load", lambda name, root=None: made)
+    run = classify(checkpoint=weak_place("classify"), background=0.3)
+    given = TRAINING | SMALL | {"background": 0.3}
+    refined = weak_runs.refine(
+        dataset="tiny", seed=1, device="cpu", stage_one=run["weights"], checkpoint=weak_place("refine"), **given
+    )
+    row = run | {"network": "narrow_resnet", "output_stride": None, "scales": [1, 0.5], "background": 0.3, "seed": 1}
+    row |= {"record": weak_place("classify").with_suffix(".json")}
+    index, outside = made.split("val"), weak_maps.padding(made, made.split("val"))
+    maps = weak_views.maps_of(row, made, index)
+    assert torch.equal(maps < 0, outside)
+    walk = given | refined | {"stage_one": run["weights"], "output_stride": None, "beta": 8.0}
+    known, walked = weak_views.refined_maps_of(
+        walk | {"record": weak_place("refine").with_suffix(".json")}, made, index
+    )
+    assert torch.equal(walked < 0, outside)
+    assert (known[weak_maps.padding(made, index, tuple(known.shape[1:]))] < 0).all()
+    sweep = weak_views.threshold_sweep([row], made, index, (0.3,))
+    confusion = weak_maps.confusion_of([maps], made, index)
+    assert sweep["miou"].tolist() == [metrics.accuracies(confusion)["miou"]]
+    labels = made.labels[index, :2]
+    table = weak_views.cluster_table(weak_views.features_of(row, made, index), labels, made.classes)
+    assert set(table["class"]) <= {"one", "two"}

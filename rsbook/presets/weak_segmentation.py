@@ -18,20 +18,23 @@ REPORT = {
     "sub_weight": 2.0,
 }
 
-# background: the score of what is no class; the embedded scenes have none · walk: where the paper's photographs have 56
-# places a side the embedded scenes have 16, so that a radius of 5 is one of 1.4 there, and 256 steps, which lead as far
-# as their root, are 21 · photographs: how they are cut and enlarged; they begin with weights from ImageNet.
+# background: the score of what is no class; the embedded scenes have none · walk: AffinityNet's crops of photographs have
+# 56 places a side, the embedded scenes 16, so that a radius of 5 is one of 1.4 there (2 is the smallest with neighbours),
+# and 256 steps, which lead as far as their root, are 21 · network_epochs: of `full`, 20,000 steps of 10 images ·
+# photographs: how they are cut and enlarged; where there are any, networks begin with weights from ImageNet.
 DATASETS: dict[str, dict[str, Any]] = {
     "bluemarble_64": {
         "background": None,
         "walk": {"radius": 2, "steps": 21, "beta": 8.0},
         "splits": {"fewer": ["train"], "more": ["train"]},
+        "network_epochs": {"fewer": 200, "more": 200},
         "photographs": None,
     },
     "voc": {
         "background": 0.15,
         "walk": {"radius": 5, "steps": 256, "beta": 8.0},
         "splits": {"fewer": ["train"], "more": ["train", "extra"]},
+        "network_epochs": {"fewer": 152, "more": 20},
         "photographs": {"classify": 300, "segment": 321, "zoom": (0.5, 1.5)},
     },
 }
@@ -108,13 +111,12 @@ PRESETS: dict[str, dict[str, Any]] = {
             },
         },
         "refinement": {"fitting": {**_SGD, "epochs": 8, "batch_size": 8, "learning_rate": 0.1}},
-        "segmentation": {  # 20,000 steps of 10 of the augmented set's images
+        "segmentation": {  # its epochs are those of the data set
             "network": "resnet101",
             "rates": (6, 12, 18, 24),
             "looks": (1.0, 0.75, 0.5),
             "fitting": {
                 **_SGD,
-                "epochs": 20,
                 "batch_size": 10,
                 "learning_rate": 2.5e-4,
                 "factors": {"branches.*.weight": 10.0, "branches.*.bias": 20.0},
@@ -139,7 +141,7 @@ def complete(chosen: dict[str, Any], own: dict[str, Any], preset: str) -> dict[s
 
     `epochs` of each method; `training` and `report`, of `weak_runs.classify` as recommended and as the report's code
     has it; `teacher`, of its vision transformer; `refinement`, of `weak_runs.refine`; `segmentation` and `propagation`,
-    of `weak_uses`; `more`, what differs where all scenes are taken.
+    of `weak_uses`; `more`, what differs where all scenes are taken, and `more_network` for `segmentation` alone.
     """
     photographs = own["photographs"] if preset == "full" else None
     pretrained = photographs is not None
@@ -151,7 +153,9 @@ def complete(chosen: dict[str, Any], own: dict[str, Any], preset: str) -> dict[s
     epochs["fmix"] = chosen["training"].pop("fmix_epochs")
     del chosen["training"]["epochs"]
     cut = {"crop": photographs and photographs["segment"], "zoom": photographs and photographs["zoom"]}
-    fitting = chosen["training"]["fitting"]
+    fitting, network = chosen["training"]["fitting"], chosen["segmentation"]["fitting"]
+    longer = own["network_epochs"] if preset == "full" else dict.fromkeys(("fewer", "more"), network.get("epochs"))
+    chosen["segmentation"]["fitting"] = network | {"epochs": longer["fewer"]}
     return {
         "seeds": chosen["seeds"],
         "epochs": epochs,
@@ -163,5 +167,6 @@ def complete(chosen: dict[str, Any], own: dict[str, Any], preset: str) -> dict[s
         | {**common, **where, **own["walk"], "classifier": first["network"], "output_stride": first["output_stride"]}
         | {**cut, "pretrained": pretrained},
         "propagation": chosen["propagation"] | first | common,
+        "more_network": {"fitting": network | {"epochs": longer["more"]}},
         "more": {"train_scenes": chosen["scenes"]["more"], "splits": splits["more"]},
     }
