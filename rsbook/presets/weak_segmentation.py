@@ -18,10 +18,10 @@ REPORT = {
     "sub_weight": 2.0,
 }
 
-# background: the score of what is no class; the embedded scenes have none · walk: AffinityNet's crops of photographs have
-# 56 places a side, the embedded scenes 16, so that a radius of 5 is one of 1.4 there (2 is the smallest with neighbours),
-# and 256 steps, which lead as far as their root, are 21 · network_epochs: of `full`, 20,000 steps of 10 images ·
-# photographs: how they are cut and enlarged; where there are any, networks begin with weights from ImageNet.
+# background: the score of what is no class; the embedded scenes have none · walk: AffinityNet's crops of photographs
+# have 56 places a side, the embedded scenes 16, so that a radius of 5 is one of 1.4 there (2 is the smallest with
+# neighbours), and 256 steps, which lead as far as their root, are 21 · network_epochs: of `full`, 20,000 steps of 10
+# images · photographs: how they are cut and enlarged; where there are any, networks begin with weights from ImageNet.
 DATASETS: dict[str, dict[str, Any]] = {
     "bluemarble_64": {
         "background": None,
