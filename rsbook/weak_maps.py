@@ -168,7 +168,7 @@ def activations(
 ) -> Iterable[tuple[Tensor, Tensor]]:
     """Scenes (b,) and their activation maps (b,L,h,w), part by part; zero in padding, where nothing may be highest."""
     for part in index.split(together(data)):
-        images = data.normalise(data.images[part].to(device_of(network)))
+        images = data.normalise(data.images[part].to(device_of(network))).contiguous(memory_format=torch.channels_last)
         maps = weak_segmentation.multi_scale_maps(network, images, size, scales, flip).detach()
         yield part, maps.masked_fill(padding(data, part, size)[:, None].to(maps.device), 0)
 

@@ -221,7 +221,7 @@ def kept_classifier(
         raise ValueError(f"stage_one={weights!r}: weights lie beside records, and this run has none")
     network = _network(data, name, objects(data, background), output_stride)
     checkpoints.load_weights(network, folder_of("classify", record), weights)
-    return network.eval()
+    return network.eval().to(memory_format=torch.channels_last)  # a third less time on a CPU
 
 
 def folder_of(function: str, record: Path) -> Path:
