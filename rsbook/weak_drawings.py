@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -48,8 +49,9 @@ def draw_maps(
 
     def draw(theme: Theme) -> Figure:
         figure, axes = _panels(theme, len(scenes), 2 + len(found), words=0.3, legend=0.55)
+        letters, points = (40, 9) if len(found) < 4 else (13, 7.5)
         for ax, title in zip(axes[0], ("image", "reference map", *found), strict=True):
-            ax.set_title(title, fontsize=9, loc="center")
+            ax.set_title(textwrap.fill(title, letters), fontsize=points, loc="center")
         for k, row in enumerate(axes):
             row[0].imshow(pixels[k], interpolation="nearest")
             show_map(row[1], data, truth[k])

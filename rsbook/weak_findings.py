@@ -67,12 +67,12 @@ def first_maps(runs: pd.DataFrame) -> pd.DataFrame:
         rows.append(
             {
                 "method": METHOD_NAMES[name],
-                "one scale": _spread(single[name]),
-                "all scales": _spread(several[name]),
+                "one scale": _spread(single[name], 1),
+                "all scales": _spread(several[name], 1),
                 "over CAM": "–" if name == "cam" else points(lead(several, name)),
                 "paper": f"{theirs[name]:.1f}",
                 "paper: over CAM": "–" if name == "cam" else _signed(theirs[name] - theirs["cam"]),
-                "mAP of labels": _spread(labels[name]),
+                "mAP of labels": _spread(labels[name], 1),
                 "n": int(several[name].count()),
             }
         )
@@ -88,8 +88,8 @@ def refined_maps(runs: pd.DataFrame) -> pd.DataFrame:
         rows.append(
             {
                 "method": METHOD_NAMES[name],
-                "before": _spread(part["miou_before"]),
-                "walked": _spread(part["miou"]),
+                "before": _spread(part["miou_before"], 1),
+                "walked": _spread(part["miou"], 1),
                 "gain": points(part["miou"] - part["miou_before"]),
                 "paper: walked": f"{after[name]:.1f}",
                 "paper: gain": _signed(after[name] - before[name]),

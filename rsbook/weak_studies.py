@@ -10,7 +10,10 @@ import pandas as pd
 from rsbook import runs, weak_runs, weak_uses
 from rsbook.weak_tasks import METHODS, SUBCATEGORIES
 
-RECIPES = ("training", "report")  # of presets.load("weak_segmentation", …): what is recommended, and the report's code
+RECIPES = (
+    "recommended",
+    "report",
+)  # of presets.load("weak_segmentation", …): what is recommended, and the report's code
 CLUSTERED = {"sce": "cam", "sct": weak_runs.TEACHER}  # whose features are clustered for a method
 
 Chosen = Mapping[str, Any]  # what presets.load("weak_segmentation", …) gives
@@ -20,7 +23,7 @@ def classifiers(
     methods: Sequence[str],
     seeds: Iterable[int],
     chosen: Chosen,
-    recipe: str = "training",
+    recipe: str = "recommended",
     clustering: str = "finch",
     **where: Any,
 ) -> pd.DataFrame:

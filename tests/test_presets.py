@@ -348,7 +348,7 @@ def test_weak_segmentation_has_all_that_its_runs_need(preset, dataset):
     chosen = presets.load("weak_segmentation", preset, dataset)
     methods, seeds = weak_tasks.METHODS, chosen["seeds"]
     assert set(chosen["epochs"]) == {*methods, weak_runs.TEACHER}
-    for name in ("training", "report", "teacher"):
+    for name in ("recommended", "report", "teacher"):
         for row in weak_runs.study(methods, seeds, chosen["epochs"]):
             assert not row.keys() & chosen[name].keys()
             inspect.signature(weak_runs.classify).bind(dataset=dataset, **row, **chosen[name])
@@ -363,7 +363,7 @@ def test_weak_segmentation_has_all_that_its_runs_need(preset, dataset):
             assert not row.keys() & chosen[name].keys()
             inspect.signature(function).bind(dataset=dataset, **row, **chosen[name])
     fit = set(inspect.signature(training.fit).parameters)
-    for name in ("training", "report", "teacher", "refinement", "segmentation", "propagation"):
+    for name in ("recommended", "report", "teacher", "refinement", "segmentation", "propagation"):
         assert set(chosen[name]["fitting"]) <= fit
         assert set(chosen["more"]) <= set(chosen[name])
     assert len(seeds) >= 2
@@ -371,13 +371,13 @@ def test_weak_segmentation_has_all_that_its_runs_need(preset, dataset):
 
 def test_the_full_presets_are_those_recommended_beside_the_reports():
     chosen = presets.load("weak_segmentation", "full", "voc")
-    fitting, report = chosen["training"]["fitting"], chosen["report"]["fitting"]
+    fitting, report = chosen["recommended"]["fitting"], chosen["report"]["fitting"]
     assert (fitting["learning_rate"], fitting["momentum"], fitting["weight_decay"]) == (0.01, 0.9, 5e-4)
     assert (report["learning_rate"], report["momentum"], report["weight_decay"]) == (0.1, 5e-4, 5e-4)
     assert (fitting["schedule"], report["schedule"], report["clip_norm"]) == ("poly", "constant", 1.0)
     assert (chosen["report"]["as_coded"], chosen["report"]["sub_weight"]) == (True, 2.0)
     assert (chosen["epochs"]["cam"], chosen["epochs"]["fmix"]) == (15, 25)
-    assert (chosen["training"]["background"], chosen["training"]["crop"]) == (0.15, 300)
+    assert (chosen["recommended"]["background"], chosen["recommended"]["crop"]) == (0.15, 300)
     walk = {name: chosen["refinement"][name] for name in ("radius", "steps", "beta")}
     assert walk == {"radius": 5, "steps": 256, "beta": 8.0}
     assert chosen["more"]["splits"] == ["train", "extra"]
@@ -392,5 +392,5 @@ def test_the_full_presets_are_those_recommended_beside_the_reports():
     quick = presets.load("weak_segmentation", "quick", "bluemarble_64")
     assert quick["more_network"]["fitting"] == quick["segmentation"]["fitting"]
     embedded = presets.load("weak_segmentation", "full", "bluemarble_64")
-    assert not embedded["training"]["pretrained"]
-    assert embedded["training"]["crop"] is None
+    assert not embedded["recommended"]["pretrained"]
+    assert embedded["recommended"]["crop"] is None

@@ -358,7 +358,7 @@ def test_from_labels_of_photographs_to_maps(ready, tmp_path):
         module = "weak_uses" if function == "segment" else "weak_runs"
         return tmp_path / f"{module}.{function}" / "x.safetensors"
 
-    given = settings("training") | {"crop": 64}
+    given = settings("recommended") | {"crop": 64}
     first = weak_runs.classify(method="fmix", epochs=1, checkpoint=place("classify"), **given)
     assert len(first["average_precision"]) == len(CLASSES) - 1
     assert len(first["iou"]) == len(CLASSES)

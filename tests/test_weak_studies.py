@@ -38,7 +38,7 @@ def test_those_whose_features_are_clustered_are_trained_first(chosen, asked):
     for _, _, fixed in asked:
         assert (fixed["dataset"], fixed["workers"]) == ("d", 2)
     assert asked[1][2]["fitting"] == chosen["teacher"]["fitting"]
-    assert asked[3][2] == chosen["training"] | {"dataset": "d", "workers": 2, "clustering": "finch"}
+    assert asked[3][2] == chosen["recommended"] | {"dataset": "d", "workers": 2, "clustering": "finch"}
 
 
 def test_settings_that_differ_are_those_of_the_page(chosen, asked):
@@ -68,6 +68,6 @@ def test_maps_are_walked_and_networks_trained_on_them(chosen, asked):
 def test_unknown_methods_and_recipes_are_refused(chosen, asked):
     with pytest.raises(ValueError, match="methods='vit': expected one of cam, mixup"):
         weak_studies.classifiers(["vit"], [1], chosen)
-    with pytest.raises(ValueError, match="recipe='reported': expected one of training, report"):
+    with pytest.raises(ValueError, match="recipe='reported': expected one of recommended, report"):
         weak_studies.classifiers(["cam"], [1], chosen, "reported")
     assert asked == []

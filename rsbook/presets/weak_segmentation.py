@@ -139,7 +139,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 def complete(chosen: dict[str, Any], own: dict[str, Any], preset: str) -> dict[str, Any]:
     """Settings with all that each step needs to know of the data set.
 
-    `epochs` of each method; `training` and `report`, of `weak_runs.classify` as recommended and as the report's code
+    `epochs` of each method; `recommended` and `report`, of `weak_runs.classify` as recommended and as the report's code
     has it; `teacher`, of its vision transformer; `refinement`, of `weak_runs.refine`; `segmentation` and `propagation`,
     of `weak_uses`; `more`, what differs where all scenes are taken, and `more_network` for `segmentation` alone.
     """
@@ -159,7 +159,7 @@ def complete(chosen: dict[str, Any], own: dict[str, Any], preset: str) -> dict[s
     return {
         "seeds": chosen["seeds"],
         "epochs": epochs,
-        "training": chosen["training"] | classified,
+        "recommended": chosen["training"] | classified,
         "report": chosen["training"] | classified | REPORT | {"fitting": fitting | REPORT["fitting"]},
         "teacher": chosen["teacher"] | first | classified,
         "refinement": chosen["refinement"] | first | common | where | own["walk"],
