@@ -11,7 +11,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Generator
 
-from rsbook import drawings, map_drawings, mixing, positions, scenes
+from rsbook import drawings, mixing, positions, scenes
 
 
 def ten_bands(data):
@@ -153,13 +153,6 @@ def test_reflectances_are_shown_by_their_own_bands_and_nothing_leaves_the_range(
         expected = (data.images[3, band].float() / white).clamp(max=1)
         assert found[:, :, k].data == pytest.approx(expected.numpy(), abs=1e-6)
     assert (shown_image(data, data.images[3]) == found).all()
-
-
-def test_pixels_without_class_have_no_colour(tiny_scenes):
-    data = ten_bands(tiny_scenes)
-    ax = Figure().subplots()
-    map_drawings.show_map(ax, data, drawings._classes(data, data.positions[5]))
-    assert (ax.images[0].get_array().mask == (data.positions[5] == 0).numpy()).all()
 
 
 def test_the_coverage_of_boxes_equals_a_count():
