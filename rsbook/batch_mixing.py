@@ -15,6 +15,8 @@ import torch
 from scipy.special import betaincinv
 from torch import Generator, Tensor, nn
 
+from rsbook.scenes import take
+
 
 def sample_share(alpha: float, generator: Generator) -> float:
     """A share λ ~ Beta(α, α), in 0 … 1: the inverse of its distribution function at one uniform number of float64.
@@ -75,7 +77,7 @@ def mixup(images: Tensor, share: float, partner: Tensor) -> Tensor:
         raise ValueError(
             f"partner: expected int64 of shape {tuple(images.shape[:1])}, got {partner.dtype} of {tuple(partner.shape)}"
         )
-    return torch.lerp(images[partner.to(images.device)], images, share)
+    return torch.lerp(take(images, partner.to(images.device)), images, share)
 
 
 @contextmanager

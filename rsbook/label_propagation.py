@@ -244,6 +244,7 @@ def augmentation(
     """What `method` does to a batch: images (B,C,H,W), labels (B,L), positions, generator → images, labels (B,L) float.
 
     class_weights (L,): which classes cutmix_lp_map_rare prefers. Crops and rotations change every image, as is usual.
+    The images given may be overwritten.
     Raises ValueError for an unknown method, or an area range where there is no box or none where there is one.
     What it returns raises ValueError when labels are to be propagated and there are no positions.
     """
@@ -259,6 +260,7 @@ def augmentation(
         if "_lp_" in method and where is None:  # cutmix would fall back on area labels
             raise ValueError(f"method={method!r}: these scenes have no class positions to propagate labels from")
         box = {"area_range": area_range, "probability": probability, "generator": generator}
+        paste = box | {"inplace": True}
         propagated = {"positions": where, "min_pixels": min_pixels}
         match method:
             case "none":
@@ -268,17 +270,17 @@ def augmentation(
             case "random_rotate":
                 return augmentations.random_rotate(images, generator), labels.float()
             case "cutout":
-                mixed = mixing.cutout(images, labels, **box)
+                mixed = mixing.cutout(images, labels, **paste)
             case "cutmix":
-                mixed = mixing.cutmix(images, labels, **box)
+                mixed = mixing.cutmix(images, labels, **paste)
             case "fmix":
                 mixed = mixing.fmix(images, labels, **box)
             case "fmix_lp_map":
                 mixed = mixing.fmix(images, labels, **propagated, **box)
             case "cutmix_lp_map_rare":
-                mixed = mixing.cutmix(images, labels, **propagated, class_weights=class_weights, **box)
+                mixed = mixing.cutmix(images, labels, **propagated, class_weights=class_weights, **paste)
             case _:
-                mixed = mixing.cutmix(images, labels, **propagated, **box)
+                mixed = mixing.cutmix(images, labels, **propagated, **paste)
         return mixed.images, mixed.labels
 
     return augment

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Generator, Tensor
 
 from rsbook.positions import AreaTables, check_bits, check_min_pixels, to_labels
+from rsbook.scenes import take
 
 CANDIDATES = 8  # patches to choose from, where they are chosen by what they hold
 
@@ -57,19 +59,7 @@ def sample_boxes(n: int, height: int, width: int, area_range: tuple[float, float
     for a range outside (0, 1], or one that no box of whole pixels meets.
     """
     low, high = area_range
-    if not 0 < low <= high <= 1:
-        raise ValueError(f"area_range={area_range}: expected 0 < A_min ≤ A_max ≤ 1, fractions of the image")
-    if height < 1 or width < 1:
-        raise ValueError(f"height={height}, width={width}: expected at least one pixel each")
-    pixels = height * width
-    smallest, largest = math.ceil(low * pixels - 1e-6), math.floor(high * pixels + 1e-6)  # 0.57·400 is 227.999…
-    heights, widths = torch.arange(1, height + 1), torch.arange(1, width + 1)
-    narrower = torch.nn.functional.pad((width + 1 - widths).cumsum(0), (1, 0))  # places in a row, up to each width
-    first = narrower[(-(-smallest // heights) - 1).clamp(0, width)]
-    fitting = (narrower[(largest // heights).clamp(max=width)] - first).clamp(min=0)
-    shorter = ((height + 1 - heights) * fitting).cumsum(0)  # boxes, up to each height
-    if not shorter[-1]:
-        raise ValueError(f"area_range={area_range}: no box of whole pixels in {height}×{width} has such an area")
+    narrower, first, fitting, shorter = _fitting(height, width, low, high)
     narrower, first, fitting, shorter = (t.to(generator.device) for t in (narrower, first, fitting, shorter))
     row = torch.searchsorted(shorter, _integers(shorter[-1:].expand(n), generator), right=True)
     column = torch.searchsorted(narrower, first[row] + _integers(fitting[row], generator), right=True)
@@ -82,18 +72,22 @@ def cutout(
     *,
     area_range: tuple[float, float],
     probability: float = 0.5,
+    inplace: bool = False,
     generator: Generator,
 ) -> Mixed:
     """Fill one box of each image (B,C,H,W) with zeros, with the given probability; labels (B,L) stay (section V-A).
 
-    Raises ValueError for wrong shapes, area ranges or probabilities.
+    inplace: as in `cutmix`. Raises ValueError for wrong shapes, area ranges or probabilities.
     """
     _check(images, labels, probability)
     boxes, applied = _draw(images, area_range, probability, generator)
     boxes, applied = boxes.to(images.device), applied.to(images.device)
     partner = torch.arange(len(images), device=images.device)
-    fill = _fill_by_slices if images.device.type == "cpu" else _fill_by_mask
-    return Mixed(fill(images, boxes, applied), labels.float(), boxes, boxes, partner, applied)
+    if images.device.type == "cpu":
+        filled = _fill_by_slices(images, boxes, applied, inplace)
+    else:
+        filled = _fill_by_mask(images, boxes, applied)
+    return Mixed(filled, labels.float(), boxes, boxes, partner, applied)
 
 
 def cutmix(
@@ -106,6 +100,7 @@ def cutmix(
     aligned: bool = False,
     min_pixels: int = 0,
     class_weights: Tensor | None = None,
+    inplace: bool = False,
     generator: Generator,
 ) -> Mixed:
     """Paste a box of each image's partner into the image (B,C,H,W) and label the mixture (eqs. 1–11).
@@ -114,8 +109,9 @@ def cutmix(
     slower, as bit masks (B,H,W) int32: label propagation, class l is present in the mixture when more than min_pixels
     pixels carry it (0: reference maps, eqs. 7–9; t_map: explanation masks, eqs. 10–11). Partners are a random
     permutation of the batch as given, never of its mixtures. The patch is taken at a random place of the partner, or
-    at the place of the hole when `aligned`. Raises ValueError for wrong shapes, types, devices, area ranges,
-    probabilities or min_pixels.
+    at the place of the hole when `aligned`. class_weights (L,): patches that hold classes of a high weight are drawn
+    more often. inplace: the images given may be overwritten, which on a CPU saves the copy of the batch, most of the
+    time. Raises ValueError for wrong shapes, types, devices, area ranges, probabilities or min_pixels.
     """
     _check(images, labels, probability)
     check_min_pixels(min_pixels)
@@ -144,7 +140,7 @@ def cutmix(
         bits = _paste(positions.unsqueeze(1), boxes, sources, partner, applied).squeeze(1)
         mixed = to_labels(bits, labels.shape[1], min_pixels).float()
     return Mixed(
-        images=_paste(images, boxes, sources, partner, applied),
+        images=_paste(images, boxes, sources, partner, applied, inplace),
         labels=torch.where(applied.unsqueeze(1), mixed, labels.float()),
         boxes=boxes,
         sources=sources,
@@ -206,7 +202,7 @@ def fmix(
         mixed = to_labels(torch.where(replaced, bits[partner], bits), labels.shape[1], min_pixels).float()
     moved = _as_moved(images)
     return Mixed(
-        images=torch.where(replaced.unsqueeze(1), moved[partner], moved).view(images.dtype),
+        images=torch.where(replaced.unsqueeze(1), take(moved, partner), moved).view(images.dtype),
         labels=torch.where(applied.unsqueeze(1), mixed, labels.float()),
         boxes=None,
         sources=None,
@@ -237,6 +233,27 @@ def _bits(positions: Tensor | AreaTables) -> Tensor:
     return positions.bits if isinstance(positions, AreaTables) else positions
 
 
+@lru_cache(maxsize=32)  # in every batch the same
+def _fitting(height: int, width: int, low: float, high: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """What `sample_boxes` draws from: places in a row up to each width (width+1,), then of each height (height,) the
+    places of narrower boxes than fit and of those that fit, and all boxes up to it.
+    """
+    if not 0 < low <= high <= 1:
+        raise ValueError(f"area_range={(low, high)}: expected 0 < A_min ≤ A_max ≤ 1, fractions of the image")
+    if height < 1 or width < 1:
+        raise ValueError(f"height={height}, width={width}: expected at least one pixel each")
+    pixels = height * width
+    smallest, largest = math.ceil(low * pixels - 1e-6), math.floor(high * pixels + 1e-6)  # 0.57·400 is 227.999…
+    heights, widths = torch.arange(1, height + 1), torch.arange(1, width + 1)
+    narrower = torch.nn.functional.pad((width + 1 - widths).cumsum(0), (1, 0))
+    first = narrower[(-(-smallest // heights) - 1).clamp(0, width)]
+    fitting = (narrower[(largest // heights).clamp(max=width)] - first).clamp(min=0)
+    shorter = ((height + 1 - heights) * fitting).cumsum(0)
+    if not shorter[-1]:
+        raise ValueError(f"area_range={(low, high)}: no box of whole pixels in {height}×{width} has such an area")
+    return narrower, first, fitting, shorter
+
+
 def _draw(
     images: Tensor, area_range: tuple[float, float], probability: float, generator: Generator
 ) -> tuple[Tensor, Tensor]:
@@ -257,18 +274,28 @@ def _integers(below: Tensor, generator: Generator) -> Tensor:
     return (uniform * below).long()  # below stays out of reach: uniform is at most 1 − 2⁻⁵³
 
 
-def _paste(images: Tensor, boxes: Tensor, sources: Tensor, partner: Tensor, applied: Tensor) -> Tensor:
+def _paste(
+    images: Tensor, boxes: Tensor, sources: Tensor, partner: Tensor, applied: Tensor, inplace: bool = False
+) -> Tensor:
     # Two ways, because each is several times slower on the other device; the tests hold them to the same result.
-    paste = _paste_by_slices if images.device.type == "cpu" else _paste_by_gather
-    return paste(images, boxes, sources, partner, applied)
+    if images.device.type == "cpu":
+        return _paste_by_slices(images, boxes, sources, partner, applied, inplace)
+    return _paste_by_gather(images, boxes, sources, partner, applied)
 
 
-def _paste_by_slices(images: Tensor, boxes: Tensor, sources: Tensor, partner: Tensor, applied: Tensor) -> Tensor:
-    mixed = images.clone()
-    rows = torch.cat((boxes, sources, partner.unsqueeze(1)), dim=1).tolist()
-    for i in torch.nonzero(applied).flatten().tolist():
-        top, left, bottom, right, from_top, from_left, to_bottom, to_right, j = rows[i]
-        mixed[i, :, top:bottom, left:right] = images[j, :, from_top:to_bottom, from_left:to_right]
+def _paste_by_slices(
+    images: Tensor, boxes: Tensor, sources: Tensor, partner: Tensor, applied: Tensor, inplace: bool = False
+) -> Tensor:
+    mixed = _writable(images, inplace)
+    given, made = (_as_moved(tensor).numpy() for tensor in (images, mixed))  # whose slices cost a quarter of torch's
+    boxes, rows = boxes.tolist(), torch.cat((sources, partner.unsqueeze(1)), dim=1).tolist()
+    chosen = torch.nonzero(applied).flatten().tolist()
+    patches = (given[j, :, top:bottom, left:right] for top, left, bottom, right, j in (rows[i] for i in chosen))
+    if mixed is images:
+        patches = [patch.copy() for patch in patches]  # all, before one is overwritten
+    for i, patch in zip(chosen, patches, strict=True):
+        top, left, bottom, right = boxes[i]
+        made[i, :, top:bottom, left:right] = patch
     return mixed
 
 
@@ -284,11 +311,12 @@ def _paste_by_gather(images: Tensor, boxes: Tensor, sources: Tensor, partner: Te
     return mixed.view(batch, height, width, bands).movedim(-1, 1).contiguous().view(images.dtype)
 
 
-def _fill_by_slices(images: Tensor, boxes: Tensor, applied: Tensor) -> Tensor:
-    filled, rows = images.clone(), boxes.tolist()
+def _fill_by_slices(images: Tensor, boxes: Tensor, applied: Tensor, inplace: bool = False) -> Tensor:
+    filled, rows = _writable(images, inplace), boxes.tolist()
+    made = _as_moved(filled).numpy()
     for i in torch.nonzero(applied).flatten().tolist():
         top, left, bottom, right = rows[i]
-        filled[i, :, top:bottom, left:right] = 0
+        made[i, :, top:bottom, left:right] = 0
     return filled
 
 
@@ -297,9 +325,14 @@ def _fill_by_mask(images: Tensor, boxes: Tensor, applied: Tensor) -> Tensor:
     return _as_moved(images).masked_fill(inside.unsqueeze(1), 0).view(images.dtype)
 
 
+def _writable(images: Tensor, inplace: bool) -> Tensor:
+    """The images themselves where they may be overwritten, which those that share memory may not; else a copy."""
+    return images if inplace and images.is_contiguous() else images.clone()
+
+
 def _as_moved(images: Tensor) -> Tensor:
-    """The same bytes in a type that torch can move: it has few kernels for uint16."""
-    return images.view(torch.int16) if images.dtype == torch.uint16 else images
+    """The same bytes in a type that can be moved: torch has few kernels for uint16, and NumPy has no bfloat16."""
+    return images.view(torch.int16) if images.dtype in (torch.uint16, torch.bfloat16) else images
 
 
 def _inside(boxes: Tensor, images: Tensor) -> Tensor:
@@ -329,6 +362,8 @@ def _check_positions(positions: Tensor | AreaTables | None, images: Tensor, labe
 def _check(images: Tensor, labels: Tensor, probability: float) -> None:
     if images.ndim != 4:
         raise ValueError(f"images: expected (B,C,H,W), got shape {tuple(images.shape)}")
+    if images.requires_grad:
+        raise ValueError("images: they require gradients, which do not pass through a paste; give images.detach()")
     if labels.ndim != 2 or len(labels) != len(images):
         raise ValueError(f"labels: expected (B,L) with B = {len(images)}, got shape {tuple(labels.shape)}")
     if not 0 <= probability <= 1:

@@ -10,7 +10,7 @@ from torch import Generator, Tensor, nn
 from torch.nn.functional import cross_entropy, grid_sample, kl_div, one_hot
 
 from rsbook import metrics, positions
-from rsbook.scenes import Scenes
+from rsbook.scenes import Scenes, take
 from rsbook.training import room
 
 TURNED = 0.2  # the share of a batch's images that is rotated
@@ -184,7 +184,7 @@ class MapTask:
         seasons = self.scenes.seasons
         drawn = torch.randint(seasons, index.shape, generator=generator) if seasons > 1 else 0
         index = index * seasons + drawn
-        images = self.scenes.normalise(self.images[self.rows[index].to(self.images.device)].to(self.device))
+        images = self.scenes.normalise(take(self.images, self.rows[index].to(self.images.device)).to(self.device))
         if self.maps is None:
             maps = maps_of(self.scenes, self.index[index], self.device)
         else:
@@ -228,7 +228,7 @@ def confusion(
     counts = []
     with torch.inference_mode():
         for part in index.split(batch_size):
-            images = scenes.normalise(scenes.images[part].to(device))
+            images = scenes.normalise(take(scenes.images, part).to(device))
             images = images if bands is None else images[:, list(bands)]
             logits = model(images.contiguous(memory_format=torch.channels_last))
             found = (logits if logits.ndim == 5 else logits[None]).argmax(dim=2)

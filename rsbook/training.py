@@ -23,7 +23,7 @@ from rsbook import metrics
 from rsbook.checkpoints import Checkpoint, read, write
 from rsbook.devices import resolve_device
 from rsbook.positions import AreaTables
-from rsbook.scenes import Scenes
+from rsbook.scenes import Scenes, take
 
 SCHEDULES = ("cosine", "linear", "poly", "constant")
 WARM_UP_STEPS = ((10_000, 10_000), (100, 100), (0, 0))  # (with more steps than this, warm up for so many)
@@ -173,8 +173,9 @@ class Classification:
     """Multi-label scene classification: binary cross-entropy on the labels that `augment` returns; watches mAP macro.
 
     train, val: indices into the scenes. augment: images (B,C,H,W) float32, labels (B,L), positions or None, generator →
-    images, labels (B,L) float32. positions (n,H,W) int32 of the training scenes, for an augmentation that wants
-    them; labels (n,L) bool stand in for the data set's own. Raises ValueError when their shapes do not fit.
+    images, labels (B,L) float32; it may overwrite the images. positions (n,H,W) int32 of the training scenes, for an
+    augmentation that wants them; labels (n,L) bool stand in for the data set's own. Raises ValueError when their shapes
+    do not fit.
     """
 
     watch = "map_macro"
@@ -214,7 +215,7 @@ class Classification:
     def batch(self, index: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
         """Images (B,C,H,W) float32, normalised and augmented, and their labels (B,L) float32."""
         rows = self.rows[index].to(self.images.device)
-        images = self.scenes.normalise(self.images[rows].to(self.device))
+        images = self.scenes.normalise(take(self.images, rows).to(self.device))
         index = index.to(self.device)
         positions = self.where
         if positions is not None:
@@ -240,7 +241,7 @@ def predict(model: nn.Module, scenes: Scenes, index: Tensor, batch_size: int = 2
     with torch.inference_mode():
         parts = []
         for part in index.split(batch_size):
-            batch = scenes.normalise(scenes.images[part].to(device)).contiguous(memory_format=torch.channels_last)
+            batch = scenes.normalise(take(scenes.images, part).to(device)).contiguous(memory_format=torch.channels_last)
             parts.append(model(batch).float().sigmoid())
         return torch.cat(parts).cpu()
 

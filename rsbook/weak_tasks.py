@@ -15,7 +15,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy,
 from rsbook import affinity, batch_mixing, models, segmentation, training, weak_segmentation
 from rsbook.augmentations import turned
 from rsbook.positions import AreaTables
-from rsbook.scenes import Scenes
+from rsbook.scenes import Scenes, take
 from rsbook.weak_maps import stage_maps, stages_of
 
 MIXING = ("mixup", "manifold", "fmix")
@@ -131,7 +131,7 @@ class Weak(training.Classification):
         if self.method == "mixup":
             images = batch_mixing.mixup(images, share, batch.partner)
         elif self.method == "fmix":
-            images = torch.where(batch.mask, images, images[batch.partner])
+            images = torch.where(batch.mask, images, take(images, batch.partner))
         elif self.method == "manifold":
             stages = stages_of(model.network)[:-1]  # after the last one, it would be the logits that are mixed
             mixes = batch_mixing.manifold_mixup(stages, share, batch.partner, batch.generator, model.network.conv1)
@@ -193,7 +193,7 @@ class Affinity:
 
     def batch(self, index: Tensor, generator: Generator) -> tuple[list[Tensor], Tensor]:
         """Feature maps [(B,C,h,w), …] of the classifier's stages, without a gradient, and labels (B,h,w)."""
-        images = self.scenes.normalise(self.scenes.images[self.index[index]].to(self.device))
+        images = self.scenes.normalise(take(self.scenes.images, self.index[index]).to(self.device))
         return stage_maps(self.network, images), self.labels[index.to(self.device)]
 
     def loss(self, model: nn.Module, batch: tuple[list[Tensor], Tensor], epoch: int) -> Tensor:

@@ -97,7 +97,8 @@ PROPAGATED = [method for method in METHODS if "_lp_" in method]
 def augmented(batch, method, area_range=(0.3, 0.7), probability=1.0, min_pixels=5, seed=0):
     area_range = None if method in WITHOUT_BOX else area_range
     augment = label_propagation.augmentation(method, area_range, probability, min_pixels, WEIGHTS)
-    return augment(*batch, Generator().manual_seed(seed))
+    images, labels, where = batch
+    return augment(images.clone(), labels, where, Generator().manual_seed(seed))  # it may overwrite what it is given
 
 
 def test_the_methods_are_those_of_the_paper_and_ours():

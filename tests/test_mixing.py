@@ -26,7 +26,7 @@ def generator(seed):
 
 def raw(tensor):
     """The bytes of a tensor, so that not-a-numbers and signed zeros are compared too."""
-    array = tensor.contiguous().numpy()
+    array = (tensor.view(torch.int16) if tensor.dtype == torch.bfloat16 else tensor).contiguous().numpy()
     return array.view(f"u{array.itemsize}")
 
 
@@ -251,6 +251,32 @@ def test_any_memory_layout_gives_the_same_mixture(layout, positions_as):
         assert torch.equal(found, expected)
 
 
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.uint16, torch.bfloat16, torch.float32])
+def test_mixing_in_place_gives_the_same_and_overwrites_only_what_is_the_batch_alone(dtype, layout):
+    images = torch.randint(0, 255, (64, 3, 9, 7), generator=generator(0)).to(dtype).contiguous(memory_format=layout)
+    labels, options = torch.zeros(64, 2), {"area_range": (0.2, 0.8), "probability": 0.7}
+    for mix in (mixing.cutmix, mixing.cutout):
+        expected = mix(images, labels, generator=generator(1), **options).images
+        assert not np.array_equal(raw(expected), raw(images))
+        given = images.clone()
+        found = mix(given, labels, inplace=True, generator=generator(1), **options).images
+        assert np.array_equal(raw(found), raw(expected))
+        assert (found.data_ptr() == given.data_ptr()) == (layout == torch.contiguous_format)
+        shared = images[:1].expand(64, 3, 9, 7)  # 64 times the same memory
+        before = raw(shared).copy()
+        found = mix(shared, labels, inplace=True, generator=generator(1), **options).images
+        assert np.array_equal(raw(shared), before)
+        assert np.array_equal(raw(found), raw(mix(shared, labels, generator=generator(1), **options).images))
+
+
+@pytest.mark.parametrize("mix", [mixing.cutmix, mixing.cutout, mixing.fmix])
+def test_images_that_require_gradients_are_refused(mix):
+    images = torch.rand(2, 3, 6, 6, requires_grad=True)
+    with pytest.raises(ValueError, match=r"give images\.detach\(\)"):
+        mix(images, torch.zeros(2, 2), area_range=(0.2, 0.8), generator=generator(0))
+
+
 def test_partners_come_from_the_batch_as_given_never_from_its_mixtures():
     # Every scene has one value: a mixture of mixtures would hold a third one.
     images = torch.arange(64.0).view(64, 1, 1, 1).expand(64, 1, 6, 6)
@@ -335,7 +361,7 @@ def test_cutout_fills_with_zeros_and_leaves_the_labels(dtype, fill, monkeypatch)
     rng = np.random.default_rng(0)
     images, labels = torch.from_numpy(rng.integers(1, 255, (300, 2, 7, 9)).astype(dtype)), torch.rand(300, 4)
     before = raw(images).copy()
-    monkeypatch.setattr(mixing, "_fill_by_slices", fill)
+    monkeypatch.setattr(mixing, "_fill_by_slices", lambda images, boxes, applied, inplace: fill(images, boxes, applied))
     cut = mixing.cutout(images, labels, area_range=(0.3, 0.7), generator=generator(0))
     expected = before.copy()
     for i, (top, left, bottom, right) in enumerate(cut.boxes.tolist()):

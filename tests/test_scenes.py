@@ -278,3 +278,19 @@ def test_a_name_that_is_nearly_right_is_suggested():
 
 def test_bands_of_a_picture_are_the_first_three_unless_said(root):
     assert scenes.load("bluemarble", root).rgb == (0, 1, 2)
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.uint16, torch.int32, torch.float32])
+def test_rows_that_are_taken_are_those_of_the_index(dtype):
+    images = torch.arange(5 * 2 * 3 * 4).view(5, 2, 3, 4).to(dtype)
+    index = torch.tensor([4, 0, 4])
+    assert torch.equal(scenes.take(images, index).int(), images[index].int())
+    assert torch.equal(scenes.take(images.transpose(2, 3), index).int(), images.transpose(2, 3)[index].int())
+    assert scenes.take(images, index[:0]).shape == (0, 2, 3, 4)
+
+
+def test_normalising_leaves_the_images_as_they_are(tiny_scenes):
+    images = tiny_scenes.images[:4].float()
+    before = images.clone()
+    assert not torch.equal(tiny_scenes.normalise(images), before)
+    assert torch.equal(images, before)
