@@ -135,18 +135,17 @@ class AreaTables:
 
     def totals(self) -> Tensor:
         """Pixels (B,L) of each class in each whole image."""
-        return self._look_up(*self.shape)
+        height, width = self.shape
+        return self._rows.index_select(0, (self._index + 1) * ((height + 1) * (width + 1)) - 1)
 
     def counts(self, boxes: Tensor) -> Tensor:
         """Pixels (B,L) of each class inside boxes (B,4), half-open: top, left, bottom, right."""
-        top, left, bottom, right = boxes.unbind(dim=1)
-        inside = self._look_up(bottom, right) - self._look_up(top, right)
-        return inside - self._look_up(bottom, left) + self._look_up(top, left)
-
-    def _look_up(self, row: Tensor | int, column: Tensor | int) -> Tensor:
-        """Pixels (B,L) of each class above `row` and left of `column`."""
         height, width = self.shape
-        return self._rows.index_select(0, (self._index * (height + 1) + row) * (width + 1) + column)
+        scene = self._index.view(-1, 1, 1) * (height + 1)
+        corners = (scene + boxes[:, 0::2].unsqueeze(2)) * (width + 1) + boxes[:, 1::2].unsqueeze(1)
+        above, below = self._rows.index_select(0, corners.flatten()).view(-1, 2, 2, self.num_classes).unbind(dim=1)
+        left, right = (below - above).unbind(dim=1)
+        return right - left
 
     def _with(self, **changes: Tensor) -> AreaTables:
         view = object.__new__(AreaTables)

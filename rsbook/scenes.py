@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes
 import difflib
 import functools
 import hashlib
 import importlib
 import json
+import mmap
 import re
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -28,6 +31,8 @@ ARCHIVES = (
 SPLITS = ("train", "val", "test")
 LARGE = 64 * 2**20  # bytes: a larger file is hashed again only after its size or time has changed
 STAMP = ".verified.json"
+MUCH = 2**16  # bytes of an image that are worth a call of the system
+C = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
 class DataError(RuntimeError):
@@ -100,12 +105,26 @@ class Scenes:
         """Standardise images (B,C,H,W) of any type to float32 with the training mean and std of each band."""
         shape = (1, -1, 1, 1)
         mean, std = self.mean.to(images.device).view(shape), self.std.to(images.device).view(shape)
-        return (images.float() - mean).div_(std)
+        return images.to(mean.dtype, copy=True).sub_(mean).div_(std)
 
 
 def take(images: Tensor, index: Tensor) -> Tensor:
     """images[index] of images (N,…) and index (B,): on a CPU up to twenty times as fast."""
-    return images.index_select(0, index) if images.device.type == "cpu" else images[index]
+    if images.device.type != "cpu":
+        return images[index]
+    if sys.platform == "linux" and images.is_contiguous() and images[:1].nbytes >= MUCH:
+        _announce(images, index)
+    return images.index_select(0, index)
+
+
+def _announce(images: Tensor, index: Tensor) -> None:
+    """Ask the system for these images before they are read: those of a mapped file then come from the disk together,
+    ten times as fast as one page after another. Where they are in memory, nothing happens.
+    """
+    size, first = images[:1].nbytes, images.data_ptr()
+    for row in index.tolist():
+        start = (first + row * size) // mmap.PAGESIZE * mmap.PAGESIZE
+        C.madvise(ctypes.c_void_p(start), ctypes.c_size_t(first + (row + 1) * size - start), mmap.MADV_WILLNEED)
 
 
 def load(name: str, root: str | Path | None = None) -> Scenes:

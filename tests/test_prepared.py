@@ -14,6 +14,7 @@ from pathlib import Path
 
 import made_up
 import numpy as np
+import psutil
 import pytest
 import torch
 from made_up import BANDS, SCENES, SIDE, make_source
@@ -428,3 +429,30 @@ def test_sums_are_exact_and_do_not_overflow(dtype):
     assert sums == [int(band.sum(dtype=object)) for band in images.transpose(1, 0, 2, 3).astype(object)]
     assert squares == [int((band**2).sum()) for band in images.transpose(1, 0, 2, 3).astype(object)]
     assert filling.moments(images[:0]) == ([0, 0], [0, 0])
+
+
+def test_an_array_larger_than_the_memory_is_mapped(tmp_path):
+    side = 1024
+    n = 2 * psutil.virtual_memory().total // side**2
+    path = tmp_path / "images.npy"
+    stored = np.lib.format.open_memmap(path, mode="w+", dtype="uint8", shape=(n, 1, side, side))  # holes: takes no room
+    stored[n - 1] = 7
+    del stored
+    images = torch.from_numpy(prepared.open_array(path, ["uint8"], "c"))
+    before = psutil.Process().memory_info().rss
+    found = scenes.take(images, torch.tensor([n - 1, 0]))
+    assert found.flatten(1).float().mean(dim=1).tolist() == [7, 0]
+    images[0] = 3  # in memory alone
+    assert images[0].float().mean() == 3
+    assert prepared.open_array(path, ["uint8"], "r")[0].max() == 0
+    assert psutil.Process().memory_info().rss - before < 100e6
+
+
+def test_a_table_without_splits_is_said_to_be_damaged(root):
+    path = prepare(root) / "scenes.csv"
+    before = path.read_text()
+    for damaged in ("", "scene\na\n", "scene,split\na\n"):
+        path.write_text(damaged)
+        with pytest.raises(scenes.DataError, match=r"scenes\.csv is damaged"):
+            prepared.load(root / "deepglobe", "")
+    path.write_text(before)

@@ -13,6 +13,8 @@ import hashlib
 import io
 import json
 import math
+import mmap
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -25,6 +27,7 @@ from rsbook import scenes
 from rsbook.scenes import DataError
 
 DTYPES = ("uint8", "uint16")
+MAP_NORESERVE = 0x4000  # of Linux; Python's mmap does not name it
 MANIFEST = (  # what is read of manifest.json: names, their type, and that of what is in them
     ("name", str, str),
     ("classes", list, str),
@@ -219,17 +222,32 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def open_array(path: Path, dtypes: Iterable[str], mode: str) -> np.ndarray:
-    """A .npy file of one of these types as a memory map; raises DataError for anything else. Nothing is unpickled."""
+    """A .npy file of one of these types as a memory map, "r" to read or "c" to write in memory alone.
+
+    Raises DataError for anything else. Nothing is unpickled.
+    """
     with explained(path):
-        array = np.lib.format.open_memmap(path, mode=mode)  # unlike numpy.load, it knows no other kind of file
+        array = np.lib.format.open_memmap(path, mode="r")  # unlike numpy.load, it knows no other kind of file
         if array.dtype not in dtypes:
             raise ValueError(f"it holds {array.dtype}, expected {' or '.join(dtypes)}")
-    return array
+        return array if mode == "r" else _copied_on_write(path, array)
+
+
+def _copied_on_write(path: Path, array: np.memmap) -> np.ndarray:
+    # not NumPy's: for it Linux sets memory aside, and refuses an archive that is larger than what there is
+    how = {"access": mmap.ACCESS_COPY}
+    if sys.platform == "linux":
+        how = {"flags": mmap.MAP_PRIVATE | MAP_NORESERVE, "prot": mmap.PROT_READ | mmap.PROT_WRITE}
+    with path.open("rb") as file:
+        pages = mmap.mmap(file.fileno(), 0, **how)
+    return np.ndarray(array.shape, array.dtype, pages, array.offset, array.strides)
 
 
 def _read_splits(path: Path) -> np.ndarray:
     with explained(path), path.open(newline="", encoding="utf-8") as file:
-        splits = [row["split"] for row in csv.DictReader(file)]
+        rows = csv.reader(file)  # csv.DictReader takes twice as long, half a second for BigEarthNet
+        column = next(rows, []).index("split")
+        splits = [row[column] for row in rows]
         if strange := sorted(map(str, set(splits) - set(scenes.SPLITS))):
             raise ValueError(f"{strange[0]!r:.50} is no split")
     return np.array(splits, dtype=str)
