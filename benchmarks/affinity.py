@@ -1,86 +1,66 @@
-"""The random walk of AffinityNet on one scene, its parts, and the dense computation of the same walk.
+"""The random walk of AffinityNet: beside its parts, plain sparse products and the dense computation of the same walk.
 
-python benchmarks/affinity.py --sizes 8 32 41 64 --classes 7 --channels 448 --threads 1
+python benchmarks/affinity.py --sizes 8 32 41 64 --classes 7 --channels 448 --rounds 11 --threads 1 2
 
 Sizes are those of the features of a scene of 64 × 64 pixels at strides 8, 2 and 1, and of VOC at stride 8 (41). Dense:
 T to the power of 256 by eight squarings, as the authors' code does, then one product; T is given to it.
 """
 
-import argparse
-import csv
-import datetime
-import platform
-import statistics
-import time
-from pathlib import Path
+from collections.abc import Callable
 
+import measuring
 import torch
-from torch import Generator
+from torch import Generator, Tensor
 from torch.nn.functional import interpolate
 
 from rsbook import affinity
 
-RESULTS = Path(__file__).parent / "results" / "affinity.csv"
 OFFSETS = affinity.neighbours(5)
 STEPS = 2**8
-TARGET = 50  # milliseconds for the walk of a scene of 64 × 64 pixels
-LARGE = 2048  # nodes, from which a dense walk takes so long that a few rounds must do
+TARGETS = {64: 0.05}  # size → seconds for the whole walk
+DENSE = {"largest": 41, "rounds": 5, "warm_up": 1}  # one dense walk on 64 × 64 nodes would take ten seconds
+
+WHOLE = "rsbook random_walk: affinities, transition, walk"
+AFFINITIES = "rsbook affinities"
+TRANSITION = "rsbook transition"
+WALK = "rsbook walk"
+PRODUCTS = "256 sparse products"
+SQUARINGS = "dense, eight squarings"
+ROLES = {PRODUCTS: "peer", SQUARINGS: "peer"}
 
 
 def main() -> None:
-    """Check, time in turn, print and write."""
-    arguments = parse()
-    torch.set_num_threads(arguments.threads)
-    device = torch.device(arguments.device)
-    rows = []
-    for size in arguments.sizes:
-        calls, stored = walks(size, arguments.classes, arguments.channels, device)
-        took = {name: [] for name in calls}
-        for turn in range(arguments.rounds + 2):  # the first two warm up
-            for name, call in calls.items():
-                if name != "dense" or size**2 < LARGE or 2 <= turn < arguments.dense_rounds + 2:
-                    spent = timed(call, device)
-                    if turn >= 2:
-                        took[name].append(spent)
-        for name, seconds in took.items():
-            ratios = [one / walk for (_, one), (_, walk) in zip(seconds, took["walk"], strict=False)]
-            rows.append(
-                {
-                    "size": size,
-                    "part": name,
-                    **{key: getattr(arguments, key) for key in ("classes", "channels")},
-                    "milliseconds": round_to_3(statistics.median(wall for wall, _ in seconds)),
-                    "processor_milliseconds": round_to_3(statistics.median(processor for _, processor in seconds)),
-                    "processor_times_walk": round_to_3(statistics.median(ratios)),
-                    "values_of_the_matrix": size**4 if name == "dense" else stored,
-                    "target_milliseconds": TARGET,
-                    "rounds": len(seconds),
-                    "threads": arguments.threads,
-                    "device": torch.cuda.get_device_name() if device.type == "cuda" else platform.processor() or "cpu",
-                    "torch": torch.__version__,
-                    "date": datetime.date.today().isoformat(),
-                }
-            )
-            print(rows[-1])
-    with arguments.output.open("w", newline="") as file:
-        table = csv.DictWriter(file, rows[0], lineterminator="\n")
-        table.writeheader()
-        table.writerows(rows)
+    """Check, time, write."""
+    parser = measuring.parser(__file__, __doc__, rounds=11, classes=7, channels=448)
+    parser.add_argument("--sizes", type=int, nargs="+", default=[8, 32, 41, 64], help="nodes a side")
+    arguments = parser.parse_args()
+    table = measuring.Table(arguments)
+    for device in table.machines():
+        for size in arguments.sizes:
+            time_walks(table, size, device)
+    table.write()
 
 
-def parse() -> argparse.Namespace:
-    """Parameters from the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--sizes", type=int, nargs="+", default=[8, 32, 41, 64])
-    for name, default in (("classes", 7), ("channels", 448), ("threads", 1), ("rounds", 11), ("dense-rounds", 3)):
-        parser.add_argument(f"--{name}", type=int, default=default)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--output", type=Path, default=RESULTS)
-    return parser.parse_args()
+def time_walks(table: measuring.Table, size: int, device: str) -> None:
+    """The rows of one size."""
+    arguments = table.arguments
+    case = f"{size}×{size} nodes, {arguments.classes} classes"
+    calls = make_calls(size, arguments.classes, arguments.channels, device)
+    check(calls)
+    dense = {name: calls[name] for name in (WALK, SQUARINGS) if SQUARINGS in calls}
+    calls.pop(SQUARINGS, None)
+    seconds = measuring.turns(calls, arguments.rounds, device)
+    table.add(case, WHOLE, seconds[WHOLE], at_most=TARGETS.get(size))
+    table.times(case, {name: values for name, values in seconds.items() if name != WHOLE}, ROLES)
+    table.ratio(case, seconds, PRODUCTS, WALK)
+    if dense:
+        seconds = measuring.turns(dense, DENSE["rounds"], device, DENSE["warm_up"])
+        table.times(case, {SQUARINGS: seconds[SQUARINGS]}, ROLES)
+        table.ratio(case, seconds, SQUARINGS, WALK)
 
 
-def walks(size: int, classes: int, channels: int, device: torch.device) -> tuple[dict, int]:
-    """What is timed, by name, once it is known to agree; and how many values the sparse matrix has."""
+def make_calls(size: int, classes: int, channels: int, device: str) -> dict[str, Callable]:
+    """What is timed, on random maps and smooth random features."""
     generator = Generator().manual_seed(0)
     coarse = torch.randn(1, channels, max(size // 8, 2), max(size // 8, 2), generator=generator)
     features = interpolate(coarse, (size, size), mode="bilinear").to(device)
@@ -89,24 +69,20 @@ def walks(size: int, classes: int, channels: int, device: torch.device) -> tuple
     near = affinity.affinities(features, OFFSETS)[0]
     matrix = affinity.transition(near, OFFSETS)
     scores = torch.cat([maps[0], (1 - maps[0].amax(dim=0, keepdim=True)) ** 16]).flatten(1)
-    dense = matrix.to_dense()
     calls = {
-        "random_walk": lambda: affinity.random_walk(maps, present, features, offsets=OFFSETS, steps=STEPS)[0].flatten(
-            1
-        ),
-        "affinities": lambda: affinity.affinities(features, OFFSETS),
-        "transition": lambda: affinity.transition(near, OFFSETS),
-        "walk": lambda: affinity.walk(scores, matrix, STEPS),
-        "256 sparse products": lambda: products(scores, matrix),
-        "dense": lambda: scores @ torch.linalg.matrix_power(dense, STEPS),
+        WHOLE: lambda: affinity.random_walk(maps, present, features, offsets=OFFSETS, steps=STEPS)[0].flatten(1),
+        AFFINITIES: lambda: affinity.affinities(features, OFFSETS),
+        TRANSITION: lambda: affinity.transition(near, OFFSETS),
+        WALK: lambda: affinity.walk(scores, matrix, STEPS),
+        PRODUCTS: lambda: products(scores, matrix),
     }
-    expected = calls["dense"]()
-    for name in ("random_walk", "walk", "256 sparse products"):
-        torch.testing.assert_close(calls[name](), expected, rtol=0, atol=1e-4)
-    return calls, matrix.values().numel()
+    if size <= DENSE["largest"]:
+        dense = matrix.to_dense()
+        calls[SQUARINGS] = lambda: scores @ torch.linalg.matrix_power(dense, STEPS)
+    return calls
 
 
-def products(scores: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
+def products(scores: Tensor, matrix: Tensor) -> Tensor:
     """The walk step by step."""
     now, step = scores.t().contiguous(), matrix.t()
     for _ in range(STEPS):
@@ -114,18 +90,11 @@ def products(scores: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
     return now.t()
 
 
-def timed(call, device: torch.device) -> tuple[float, float]:
-    """Milliseconds that a call takes, on the clock and of this process on the processor."""
-    began, processor = time.perf_counter(), time.process_time()
-    call()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return 1000 * (time.perf_counter() - began), 1000 * (time.process_time() - processor)
-
-
-def round_to_3(value: float) -> float:
-    """Three significant digits."""
-    return float(f"{value:.3g}")
+def check(calls: dict[str, Callable]) -> None:
+    """Stop unless all ways lead to the same scores."""
+    expected = calls[PRODUCTS]()
+    for name in {WHOLE, WALK, SQUARINGS} & set(calls):
+        torch.testing.assert_close(calls[name](), expected, rtol=0, atol=1e-4)
 
 
 if __name__ == "__main__":

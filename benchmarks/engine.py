@@ -1,198 +1,135 @@
-"""What the engine adds to bare papermill, what a second worker brings, and how long it takes to see that all is done.
+"""The engine that runs notebooks: beside bare papermill, one worker beside two, and a batch with nothing to do.
 
-python benchmarks/engine.py --repeats 3 --notebooks 8 --runs 40
+python benchmarks/engine.py --rounds 1 --notebooks 6 --runs 8 --batches 5
 """
 
-import argparse
-import csv
-import datetime
+import itertools
 import json
-import platform
-import statistics
 import subprocess
 import sys
 import tempfile
-import time
-from concurrent.futures import ProcessPoolExecutor
-from importlib.metadata import version
-from multiprocessing import get_context
 from pathlib import Path
 
-from rsbook import cluster, provenance
+import measuring
+import numpy as np
 
-RESULTS = Path(__file__).parent / "results" / "engine.csv"
 ROOT = Path(__file__).parents[1]
+AT_ONCE = 2  # runs that one notebook of the sweep asks for
 PARAMETERS = "point: int = 0  # 0 …\ncount: int = 1"
+SMALL = ["import numpy", "sum(range(10**6))"]
 TRAIN = """\
 from rsbook import presets, runs
 from rsbook.label_propagation import train
 training = presets.load("label_propagation", "smoke")["training"] | {"epochs": 6, "train_scenes": 512}
 grid = [{"seed": 100 * point + i} for i in range(count)]
 len(runs.table(train, grid, dataset="bluemarble", method="none", area_range=None, device="cpu", **training))"""
+# Bare papermill in two processes, as a reader would write it.
+BARE = """\
+import sys
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from papermill import execute_notebook
+paths = sys.argv[1:]
+with ProcessPoolExecutor(2) as pool:
+    list(pool.map(partial(execute_notebook, progress_bar=False), paths, [f"{path}.out" for path in paths]))"""
+# The command line, on another project than its own.
+COMMAND = """\
+import sys
+from pathlib import Path
+from rsbook import cli
+sys.exit(cli.main(sys.argv[2:], Path(sys.argv[1])))"""
+# How long it takes to decide on each of the project's own notebooks.
+DECIDE = """\
+import json, time
+from rsbook import planning
+seconds = []
+for job in planning.jobs():
+    start = time.perf_counter()
+    planning.why_run(job)
+    seconds.append(time.perf_counter() - start)
+print(json.dumps(seconds))"""
+
+PAPERMILL = "bare papermill, 2 processes"
+ENGINE = "rsbook run, 2 workers"
+ONE, TWO = "rsbook sweep, 1 worker", "rsbook sweep, 2 workers"
 
 
 def main() -> None:
-    """Measure, print and write."""
-    arguments = parse()
-    rows = []
+    """Time, write."""
+    parser = measuring.parser(__file__, __doc__, rounds=1, notebooks=6, runs=8, batches=5)
+    parser.set_defaults(threads=[1])
+    table = measuring.Table(parser.parse_args(), ("papermill", "distributed"))
     with tempfile.TemporaryDirectory() as folder:
-        rows += overhead(Path(folder, "plain"), arguments)
-        rows += workers(Path(folder, "sweep"), arguments)
-        rows += deciding(arguments)
-    about = {
-        "processor": provenance.device_name("cpu"),
-        "cores": cluster.cores(),
-        "distributed": version("distributed"),
-        "papermill": version("papermill"),
-        "python": platform.python_version(),
-        "date": f"{datetime.date.today()}",
-    }
-    with RESULTS.open("w", newline="") as file:
-        table = csv.DictWriter(file, [*rows[0], *about], lineterminator="\n")
-        table.writeheader()
-        table.writerows(row | about for row in rows)
+        time_overhead(table, Path(folder, "plain"))
+        time_workers(table, Path(folder, "sweep"))
+    time_deciding(table)
+    table.write()
 
 
-def parse() -> argparse.Namespace:
-    """Parameters from the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    for name, default in (("repeats", 3), ("notebooks", 8), ("runs", 40)):
-        parser.add_argument(f"--{name}", type=int, default=default)
-    return parser.parse_args()
-
-
-def overhead(folder: Path, arguments: argparse.Namespace) -> list[dict]:
+def time_overhead(table: measuring.Table, folder: Path) -> None:
     """Notebooks without runs: bare papermill in two processes, and the engine with two workers, in turn."""
-    names = [f"n{i}" for i in range(arguments.notebooks)]
-    make_project(folder, names, ["import numpy", "sum(range(10**6))"])
-    bare, ours = [], []
-    for repeat in range(arguments.repeats + 1):
-        times = (timed(lambda: papermill(folder, names)), timed(lambda: rsbook(folder, "run", "--force")))
-        if repeat:  # the first is for what the machine reads from its disk once
-            bare.append(times[0])
-            ours.append(times[1])
-    added = [(mine - theirs) for mine, theirs in zip(ours, bare, strict=True)]
-    n = len(names)
-    return [
-        row(f"bare papermill, {n} notebooks, 2 processes", bare),
-        row(f"rsbook run, {n} notebooks, 2 workers", ours),
-        row(f"added by the engine, {n} notebooks (target: at most {2 + 0.3 * n:.1f})", added),
-    ]
+    n = table.arguments.notebooks
+    paths = make_project(folder, [f"n{i}" for i in range(n)], SMALL)
+    calls = {PAPERMILL: lambda: python("-c", BARE, *paths), ENGINE: lambda: rsbook(folder, "run", "--force")}
+    seconds = measuring.turns(calls, table.arguments.rounds, warm_up=1)
+    case = f"{n} small notebooks"
+    table.times(case, seconds, {PAPERMILL: "peer"}, items=n)
+    added = np.subtract(seconds[ENGINE], seconds[PAPERMILL])
+    table.add(case, "added by the engine", added, at_most=2 + 0.3 * n)
 
 
-def workers(folder: Path, arguments: argparse.Namespace) -> list[dict]:
+def time_workers(table: measuring.Table, folder: Path) -> None:
     """A sweep of runs on one worker and on two, each with an empty store."""
+    points = table.arguments.runs // AT_ONCE
     make_project(folder, ["n"], [TRAIN])
-    points = arguments.runs // 4
-    (folder / "s.yml").write_text(
-        json.dumps({"notebook": "w/n", "parameters": {"count": 4}, "grid": {"point": list(range(points))}})
-    )
-    seconds = {1: [], 2: []}
-    for repeat in range(arguments.repeats):
-        for n in (1, 2) if repeat % 2 else (2, 1):
-            store = folder / f"store-{repeat}-{n}"
-            seconds[n].append(
-                timed(
-                    lambda n=n, store=store: rsbook(
-                        folder, "sweep", folder / "s.yml", "--force", "--workers", str(n), "--store", store
-                    )
-                )
-            )
-    ratios = [one / two for one, two in zip(seconds[1], seconds[2], strict=True)]
-    name = f"sweep of {points} executions with {4 * points} runs"
-    return [row(f"{name}, {n} worker{'s' * (n > 1)}", found) for n, found in seconds.items()] + [
-        row("one worker's time in that of two (target: at least 1.8)", ratios, "times")
-    ]
+    sweep, stores = folder / "s.yml", (folder / f"store-{i}" for i in itertools.count())
+    plan = {"notebook": "w/n", "parameters": {"count": AT_ONCE}, "grid": {"point": list(range(points))}}
+    sweep.write_text(json.dumps(plan))
+
+    def run(workers: int) -> None:
+        rsbook(folder, "sweep", sweep, "--force", "--workers", workers, "--store", next(stores))
+
+    seconds = measuring.turns({ONE: lambda: run(1), TWO: lambda: run(2)}, table.arguments.rounds, warm_up=0)
+    case = f"{points} notebooks with {AT_ONCE * points} runs"
+    table.times(case, seconds, {}, items=AT_ONCE * points)
+    table.ratio(case, seconds, ONE, TWO, at_least=1.8)
 
 
-def deciding(arguments: argparse.Namespace) -> list[dict]:
-    """The project's own notebooks: how long it takes to decide that each is up to date, and a batch of none."""
-    code = (
-        "import time, json; from rsbook import planning; found = []\n"
-        "for job in planning.jobs():\n start = time.perf_counter(); planning.why_run(job); "
-        "found.append(time.perf_counter() - start)\nprint(json.dumps(found))"
-    )
-    found = [
-        json.loads(
-            subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT).stdout
-        )
-        for _ in range(10)
-    ]
-    whole = [timed(lambda: rsbook(ROOT, "run", "--dry-run")) for _ in range(10)]
-    return [
-        row("deciding on one notebook, the first of a batch", [times[0] for times in found]),
-        row("deciding on one notebook, the others (target: below 0.05)", [t for times in found for t in times[1:]]),
-        row("a batch with nothing to do, with its start (target: below 3)", whole),
-    ]
+def time_deciding(table: measuring.Table) -> None:
+    """The project's own notebooks: how long it takes to decide on each, and a batch in which nothing is run."""
+    case = "this project's notebooks"
+    found = [json.loads(python("-c", DECIDE)) for _ in range(table.arguments.batches)]
+    table.add(case, "deciding on the first notebook of a batch", [seconds[0] for seconds in found])
+    table.add(case, "deciding on another notebook", [one for seconds in found for one in seconds[1:]], at_most=0.05)
+    nothing = "a batch with nothing to do, with its start"
+    seconds = measuring.turns({nothing: lambda: rsbook(ROOT, "run", "--dry-run")}, table.arguments.batches, warm_up=1)
+    table.add(case, nothing, seconds[nothing], at_most=3)
 
 
-def make_project(folder: Path, names: list[str], cells: list[str]) -> None:
+def make_project(folder: Path, names: list[str], cells: list[str]) -> list[Path]:
     """Notebooks of these cells, and nothing else."""
-    for name in names:
-        sources = [PARAMETERS, *cells]
-        made = [
-            {
-                "cell_type": "code",
-                "id": f"c{i}",
-                "metadata": {"tags": []},
-                "source": s,
-                "outputs": [],
-                "execution_count": None,
-            }
-            for i, s in enumerate(sources)
-        ]
-        made[0]["metadata"]["tags"] = ["parameters"]
-        kernel = {"kernelspec": {"name": "python3", "display_name": "Python", "language": "python"}}
-        path = folder / "notebooks" / "w" / f"{name}.ipynb"
-        path.parent.mkdir(parents=True, exist_ok=True)
+    empty = {"cell_type": "code", "metadata": {"tags": []}, "outputs": [], "execution_count": None}
+    made = [empty | {"id": f"c{i}", "source": source} for i, source in enumerate([PARAMETERS, *cells])]
+    made[0] |= {"metadata": {"tags": ["parameters"]}}
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python", "language": "python"}}
+    paths = [folder / "notebooks" / "w" / f"{name}.ipynb" for name in names]
+    paths[0].parent.mkdir(parents=True)
+    for path in paths:
         path.write_text(json.dumps({"cells": made, "metadata": kernel, "nbformat": 4, "nbformat_minor": 5}))
+    return paths
 
 
-def rsbook(root: Path, *arguments: str) -> None:
-    """The command line, on another project than its own."""
-    code = (
-        "import sys; from pathlib import Path; from rsbook import cli\n"
-        "if __name__ == '__main__': sys.exit(cli.main(sys.argv[2:], Path(sys.argv[1])))"
-    )
-    script = Path(tempfile.gettempdir(), "rsbook_engine.py")
-    script.write_text(code)
-    subprocess.run([sys.executable, script, root, *map(str, arguments)], check=True, capture_output=True)
+def rsbook(root: Path, *arguments: object) -> None:
+    """The command line, in a process of its own."""
+    python("-c", COMMAND, root, *arguments)
 
 
-def papermill(folder: Path, names: list[str]) -> None:
-    """Bare papermill in two processes, as a reader would write it."""
-    out = folder / "bare"
-    out.mkdir(exist_ok=True)
-    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
-        list(
-            pool.map(
-                execute, [(str(folder / "notebooks" / "w" / f"{n}.ipynb"), str(out / f"{n}.ipynb")) for n in names]
-            )
-        )
-
-
-def execute(paths: tuple[str, str]) -> None:
-    """One notebook."""
-    import papermill
-
-    papermill.execute_notebook(*paths, progress_bar=False)
-
-
-def timed(function) -> float:
-    """Seconds of one call."""
-    start = time.perf_counter()
-    function()
-    return time.perf_counter() - start
-
-
-def row(what: str, values: list[float], unit: str = "seconds") -> dict:
-    """One row: the median and the extremes."""
-    found = {"median": statistics.median(values), "least": min(values), "most": max(values)}
-    print(
-        f"{what}: {found['median']:.3f} {unit} ({found['least']:.3f} to {found['most']:.3f}, n = {len(values)})",
-        flush=True,
-    )
-    return {"what": what, "unit": unit, **{name: f"{value:.4f}" for name, value in found.items()}, "n": len(values)}
+def python(*arguments: object) -> str:
+    """What a new Python prints. Stops if it fails."""
+    done = subprocess.run([sys.executable, *map(str, arguments)], capture_output=True, text=True, cwd=ROOT)
+    if done.returncode:
+        raise SystemExit(done.stdout + done.stderr)
+    return done.stdout
 
 
 if __name__ == "__main__":

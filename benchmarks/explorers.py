@@ -1,17 +1,16 @@
-"""How soon an explorer answers a hand, in a browser on this machine: see README.md for how it is measured.
+"""How soon an explorer answers a hand: beside the frame of the browser that shows the answer.
 
-python benchmarks/explorers.py --size 120 --moves 300
+python benchmarks/explorers.py --size 120 --moves 60 --rounds 5
+
+A round is one drag. Work is all that the explorer itself does in a frame, in a browser on this machine.
 """
 
-import argparse
-import csv
-import datetime
-import platform
 import sys
 import tempfile
-from importlib.metadata import version
+from collections.abc import Iterator
 from pathlib import Path
 
+import measuring
 import numpy as np
 import pandas as pd
 import torch
@@ -19,42 +18,53 @@ from torch import Generator
 
 from rsbook import models, scenes, widgets
 
-ROOT = Path(__file__).parents[1]
-sys.path.append(str(ROOT / "tests"))  # the page an explorer stands on alone, and the browser, are the tests' own
-from browser import launch  # noqa: E402
-from explorer_page import write_page  # noqa: E402
+sys.path.append(str(Path(__file__).parents[1] / "tests"))  # the page of one explorer and the browser are the tests' own
+from browser import launch
+from explorer_page import write_page
 
-RESULTS = Path(__file__).parent / "results" / "explorers.csv"
+FRAME = 16.7  # milliseconds
+VIEWPORT = {"width": 1300, "height": 1000}
 # Every frame of a drag: when it came, and how long the explorer's own work in it took.
 RECORD = """() => {
   const native = window.requestAnimationFrame.bind(window);
-  window.frames_ = []; window.work_ = [];
   window.requestAnimationFrame = (draw) => native((time) => {
     const begin = performance.now(); draw(time); window.work_.push(performance.now() - begin);
   });
   const tick = (time) => { window.frames_.push(time); native(tick); };
+  window.frames_ = []; window.work_ = [];
   native(tick);
+}"""
+# Milliseconds from each click to the second frame after it: the first one shows the next image.
+CLICKS = """async (clicks) => {
+  const frame = () => new Promise((done) => requestAnimationFrame(done));
+  const found = [];
+  for (let k = 0; k < clicks; k += 1) {
+    await new Promise((done) => setTimeout(done, 50));
+    const before = performance.now();
+    document.querySelector(".rsbook-candidates button").click();
+    await frame();
+    await frame();
+    found.push(performance.now() - before);
+  }
+  return found;
 }"""
 
 
 def main() -> None:
-    """Drag in every explorer, print and write."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--size", type=int, default=120, help="pixels a side of the scenes")
-    parser.add_argument("--moves", type=int, default=300, help="moves of the hand")
-    parser.add_argument("--output", type=Path, default=RESULTS)
+    """Drag in every explorer, click in the tool that has nothing to drag, write."""
+    parser = measuring.parser(__file__, __doc__, rounds=5, size=120, moves=60)
+    parser.set_defaults(threads=[1])
     arguments = parser.parse_args()
-    rows = []
+    table = measuring.Table(arguments, ("anywidget", "playwright"))
     with launch() as browser, tempfile.TemporaryDirectory() as folder:
-        for made, what in explorers(random_scenes(arguments.size)):
-            rows.append(measure(browser, made, what, Path(folder) / "page.html", arguments))
-            print("  ".join(f"{name} {value}" for name, value in rows[-1].items()))
-        rows.append(measure_clicks(browser, random_scenes(256, 24), Path(folder) / "page.html", rows[-1]))
-        print("  ".join(f"{name} {value}" for name, value in rows[-1].items()))
-    with arguments.output.open("w", newline="") as file:
-        table = csv.DictWriter(file, rows[0], lineterminator="\n")
-        table.writeheader()
-        table.writerows(rows)
+        path = Path(folder) / "page.html"
+        for explorer, dragged in explorers(random_scenes(arguments.size)):
+            time_drags(table, open_page(browser, explorer, path), type(explorer).__name__, dragged)
+        annotated = random_scenes(256, 24)
+        page = open_page(browser, widgets.AnnotationTool(annotated, range(len(annotated.images))), path)
+        found = page.evaluate(CLICKS, len(annotated.images) - 1)
+        table.add("AnnotationTool, 256²", "from a click to the next image", found, unit="ms")
+    table.write()
 
 
 def random_scenes(size: int, n: int = 8, classes: int = 6) -> scenes.Scenes:
@@ -78,7 +88,7 @@ def random_scenes(size: int, n: int = 8, classes: int = 6) -> scenes.Scenes:
     )
 
 
-def explorers(data: scenes.Scenes):
+def explorers(data: scenes.Scenes) -> Iterator[tuple]:
     """Every explorer with something to drag, and what is dragged."""
     offered, side = range(len(data.images)), data.images.shape[-1]
     activations = torch.rand(len(data.images), len(data.classes), 4, 4, generator=Generator().manual_seed(1))
@@ -86,90 +96,55 @@ def explorers(data: scenes.Scenes):
     yield widgets.NoiseLaboratory(data, offered, kinds=["mask_shift"]), "button.rsbook-box"
     yield widgets.MaskExplorer(data, offered, activations), "button.rsbook-box"
     yield widgets.BoxSampler(side, side), "input[type=range]"
-    leaf_area = ".rsbook-control:has-text('Largest leaf area') input"  # the whole year anew
-    yield widgets.CropExplorer(), leaf_area
-    generator, temperature = Generator().manual_seed(2), ".rsbook-control:has-text('Temperature') input"
+    yield widgets.CropExplorer(), slider("Largest leaf area")  # the whole year anew
+    generator = Generator().manual_seed(2)
     projections = {epoch: torch.randn(2, 24, 256, generator=generator).unbind() for epoch in range(6)}
-    yield widgets.ContrastExplorer(projections, range(24)), temperature
-    entries = pd.DataFrame(np.random.default_rng(3).random((4000, 2)), columns=["p", "t"]).assign(
-        hidden=[True, False] * 2000
-    )
-    yield widgets.GradientExplorer(entries), ".rsbook-control:has-text('Strength') input"
+    yield widgets.ContrastExplorer(projections, range(24)), slider("Temperature")
+    entries = pd.DataFrame(np.random.default_rng(3).random((4000, 2)), columns=["p", "t"])
+    yield widgets.GradientExplorer(entries.assign(hidden=[True, False] * 2000)), slider("Strength")
     network = models.classifier("narrow_resnet", 3, len(data.classes), generator)
-    threshold = ".rsbook-control:has-text('Threshold') input"  # all scenes are judged anew
-    yield widgets.CamExplorer(data, offered, network), threshold
+    yield widgets.CamExplorer(data, offered, network), slider("Threshold")  # all scenes are judged anew
 
 
-def measure(browser, made, what: str, path: Path, arguments) -> dict[str, object]:
-    """Move the hand in circles on one explorer; frames and work in milliseconds."""
-    page = browser.new_page(viewport={"width": 1300, "height": 1000})
-    page.goto(write_page(made, path))
+def slider(name: str) -> str:
+    """Where the slider of this name is."""
+    return f".rsbook-control:has-text('{name}') input"
+
+
+def open_page(browser, explorer, path: Path):
+    """A page with one explorer, ready for a hand."""
+    page = browser.new_page(viewport=VIEWPORT)
+    page.goto(write_page(explorer, path))
     page.wait_for_function("window.explorer")
+    return page
+
+
+def time_drags(table: measuring.Table, page, case: str, dragged: str) -> None:
+    """The rows of one explorer, in milliseconds."""
     page.evaluate(RECORD)
+    drags = [drag(page, dragged, table.arguments.moves) for _ in range(table.arguments.rounds)]
+    page.close()
+    work, frames = zip(*drags, strict=True)
+    table.add(case, "work in a frame", np.concatenate(work), unit="ms")
+    slow = [np.percentile(one, 95) for one in work]
+    table.add(case, "work in a frame, 95 of 100 of a drag", slow, unit="ms", at_most=FRAME)
+    table.add(case, "frame", np.concatenate(frames), unit="ms", role="limit")
+
+
+def drag(page, what: str, moves: int) -> tuple[np.ndarray, np.ndarray]:
+    """Move the hand in circles; milliseconds of work in each frame that had some, and between frames."""
     target = page.locator(what).first
     target.scroll_into_view_if_needed()
     box = target.bounding_box()
     x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
     page.mouse.move(x, y)
+    page.evaluate("window.work_ = []; window.frames_ = []")
     page.mouse.down()
-    for step in range(arguments.moves):
-        angle = 2 * np.pi * step / 60
+    for angle in 2 * np.pi * np.arange(moves) / 60:
         page.mouse.move(x + 25 * np.cos(angle), y + 25 * np.sin(angle))
     page.mouse.up()
     work, frames = (np.asarray(page.evaluate(f"window.{name}_")) for name in ("work", "frames"))
-    page.close()
-    between = np.diff(frames)
-    return {
-        "explorer": type(made).__name__,
-        "size": arguments.size,
-        "moves": arguments.moves,
-        "answers": len(work),
-        "work_median_ms": round(float(np.median(work)), 2),
-        "work_p95_ms": round(float(np.percentile(work, 95)), 2),
-        "work_max_ms": round(float(work.max()), 2),
-        "frames_per_second": round(1000 / float(between.mean()), 1),
-        "frame_p95_ms": round(float(np.percentile(between, 95)), 1),
-        "device": platform.processor() or platform.machine(),
-        "browser": browser.version,
-        "anywidget": version("anywidget"),
-        "date": datetime.date.today().isoformat(),
-    }
-
-
-def measure_clicks(browser, data: scenes.Scenes, path: Path, other: dict[str, object]) -> dict[str, object]:
-    """Annotate scenes: milliseconds from a click to the frame after the one that shows the next image, as `work`."""
-    count = len(data.images)
-    page = browser.new_page(viewport={"width": 1300, "height": 1000})
-    page.goto(write_page(widgets.AnnotationTool(data, range(count)), path))
-    page.wait_for_function("window.explorer")
-    took = page.evaluate(
-        """async (clicks) => {
-          const frame = () => new Promise((done) => requestAnimationFrame(done));
-          const found = [];
-          for (let k = 0; k < clicks; k += 1) {
-            await new Promise((done) => setTimeout(done, 50));
-            const before = performance.now();
-            document.querySelector(".rsbook-candidates button").click();
-            await frame();
-            await frame();
-            found.push(performance.now() - before);
-          }
-          return found;
-        }""",
-        count - 1,
-    )
-    page.close()
-    return other | {
-        "explorer": "AnnotationTool",
-        "size": data.images.shape[-1],
-        "moves": len(took),
-        "answers": len(took),
-        "work_median_ms": round(float(np.median(took)), 2),
-        "work_p95_ms": round(float(np.percentile(took, 95)), 2),
-        "work_max_ms": round(max(took), 2),
-        "frames_per_second": None,
-        "frame_p95_ms": None,
-    }
+    return work, np.diff(frames)
 
 
 if __name__ == "__main__":

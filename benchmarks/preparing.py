@@ -1,18 +1,17 @@
-"""Preparing DeepGlobe-ML against only reading the same files, on as many processes: see README.md.
+"""Preparing DeepGlobe-ML: beside only reading the same files, on as many processes.
 
-python benchmarks/preparing.py --tiles 12 --copies 16 --workers 2 --repeats 5
+python benchmarks/preparing.py --tiles 3 --copies 12 --size 2448 --workers 2 --rounds 5
 """
 
-import argparse
+from __future__ import annotations
+
 import csv
-import datetime
 import multiprocessing
 import os
 import resource
 import shutil
 import sys
 import tempfile
-import time
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -20,55 +19,54 @@ from pathlib import Path
 
 import numpy as np
 import rasterio
-from PIL import Image, features
+from PIL import Image
 
 from rsbook import preparing, scenes
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-from make_archives import make_deepglobe
-
-RESULTS = Path(__file__).parent / "results" / "preparing.csv"
 SEGMENT = 340  # pixels: about a quarter of the patches then have several classes, as the paper's means imply
+
 PREPARE = "rsbook data prepare (reads, selects, writes, hashes)"
 RASTERIO = "rasterio, reading only"
 FASTEST = "Pillow for images and rasterio for masks, reading only"
+FLUSH = "what preparing has left for the system to write to the disk"
+ROLES = {RASTERIO: "peer", FASTEST: "limit"}
 
 
 def main() -> None:
-    """Make an archive, check, time, print and write."""
-    arguments = parse()
+    """Make an archive, check, time, write."""
+    parser = measuring.parser(__file__, __doc__, rounds=5, tiles=3, copies=12, size=2448, workers=2)
+    parser.add_argument("--folder", help="where the archive is made and prepared; default: for temporary files")
+    parser.set_defaults(threads=[1])
+    arguments = parser.parse_args()
+    table = measuring.Table(arguments, ("rasterio", "pillow"))
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
         root = Path(folder)
-        make_deepglobe(root / "deepglobe" / "raw", arguments.tiles, arguments.size, SEGMENT)
-        copy_tiles(root / "deepglobe" / "raw", arguments.copies)
-        files = sorted((root / "deepglobe" / "raw").iterdir())
-        ways = {
-            RASTERIO: lambda: read_all(files, with_rasterio, arguments.workers),
-            FASTEST: lambda: read_all(files, with_both, arguments.workers),
-            PREPARE: lambda: prepare(root, arguments.workers),
-        }
-        seconds = measure(ways, arguments.repeats)
+        raw = root / "deepglobe" / "raw"
+        make_deepglobe(raw, arguments.tiles, arguments.size, SEGMENT)
+        copy_tiles(raw, arguments.copies)
+        prepare(root, arguments.workers)
         check(root)
-        written = sum(path.stat().st_size for path in (root / "deepglobe").iterdir() if path.is_file())
-        rows = summarise(seconds, files, written, arguments)
-    arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    with arguments.output.open("w", newline="") as file:
-        table = csv.DictWriter(file, rows[0], lineterminator="\n")
-        table.writeheader()
-        table.writerows(rows)
-    for row in rows:
-        cpu = f"{row['cpu_seconds']} s of CPU, {row['cpu_ratio_to_rasterio']} of rasterio's"
-        print(f"{row['median_seconds']:>8} s, {row['ratio_to_rasterio']} of rasterio's; {cpu}: {row['way']}")
+        time_ways(table, root, sorted(raw.iterdir()))
+    table.write()
 
 
-def parse() -> argparse.Namespace:
-    """Parameters from the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    for name, default in (("tiles", 12), ("copies", 16), ("size", 2448), ("workers", 2), ("repeats", 5)):
-        parser.add_argument(f"--{name}", type=int, default=default)
-    parser.add_argument("--folder", help="where the archive is made and prepared; default: for temporary files")
-    parser.add_argument("--output", type=Path, default=RESULTS)
-    return parser.parse_args()
+def time_ways(table: measuring.Table, root: Path, files: list[Path]) -> None:
+    """The rows: seconds, and what the same calls have used of all cores."""
+    workers, rounds = table.arguments.workers, table.arguments.rounds
+    case = f"{len(files) // 2} tiles, {workers} processes"
+    used = {RASTERIO: [], FASTEST: [], PREPARE: []}
+    calls = {
+        RASTERIO: noting(used[RASTERIO], lambda: read_all(files, with_rasterio, workers)),
+        FASTEST: noting(used[FASTEST], lambda: read_all(files, with_both, workers)),
+        PREPARE: noting(used[PREPARE], lambda: prepare(root, workers)),
+        FLUSH: os.sync,  # or reading would be slowed down by it
+    }
+    seconds = measuring.turns(calls, rounds, warm_up=1)  # which fills the file cache
+    table.times(case, seconds, ROLES, items=len(files) // 2)
+    table.ratio(case, seconds, PREPARE, RASTERIO)
+    table.ratio(case, seconds, PREPARE, FASTEST)
+    counted = {name: values[-rounds:] for name, values in used.items()}
+    table.ratio(f"{case}, processor time", counted, PREPARE, RASTERIO)
 
 
 def copy_tiles(raw: Path, copies: int) -> None:
@@ -77,30 +75,6 @@ def copy_tiles(raw: Path, copies: int) -> None:
         tile, end = path.name.split("_")
         for copy in range(1, copies):
             shutil.copy(path, raw / f"{tile}{copy:03}_{end}")
-
-
-def with_rasterio(path: Path) -> int:
-    """Bytes of the image, as its reader would get it."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        with rasterio.open(path) as file:
-            return file.read().nbytes
-
-
-def with_both(path: Path) -> int:
-    """Bytes of the image, with the faster decoder of each format."""
-    if path.suffix == ".png":
-        return with_rasterio(path)
-    with Image.open(path) as image:
-        image.load()
-        return image.width * image.height * 3
-
-
-def read_all(files: list[Path], read: Callable, workers: int) -> None:
-    """Read every file once, in processes that are started for it, as preparing does."""
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=spawn) as pool:
-        assert all(pool.map(read, files, chunksize=2))
 
 
 def prepare(root: Path, workers: int) -> None:
@@ -123,62 +97,52 @@ def check(root: Path) -> None:
             raise SystemExit(f"{names[i]}: not what its tile holds")
 
 
-def cpu_seconds() -> float:
+def read_all(files: list[Path], read: Callable, workers: int) -> None:
+    """Read every file once, in processes that are started for it, as preparing does."""
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=spawn) as pool:
+        assert all(pool.map(read, files, chunksize=2))
+
+
+def with_rasterio(path: Path) -> int:
+    """Bytes of the image, as its reader would get it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with rasterio.open(path) as file:
+            return file.read().nbytes
+
+
+def with_both(path: Path) -> int:
+    """Bytes of the image, with the faster decoder of each format."""
+    if path.suffix == ".png":
+        return with_rasterio(path)
+    with Image.open(path) as image:
+        image.load()
+        return image.width * image.height * 3
+
+
+def noting(used: list[float], call: Callable) -> Callable:
+    """The call, which also notes the seconds that it has used of all cores."""
+
+    def noted() -> None:
+        before = processor_seconds()
+        call()
+        used.append(processor_seconds() - before)
+
+    return noted
+
+
+def processor_seconds() -> float:
     """What this process and those that it has seen end have used of all cores."""
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return sum(usage.ru_utime + usage.ru_stime for usage in used)
 
 
-def measure(ways: dict[str, Callable], repeats: int) -> dict[str, list[tuple[float, float]]]:
-    """Seconds and CPU seconds of every call; the ways take turns, after a round that only fills the file cache."""
-    seconds = {name: [] for name in ways}
-    for turn in range(1 + repeats):
-        for name, way in ways.items():
-            os.sync()  # what the one before has left to be written
-            start, used = time.perf_counter(), cpu_seconds()
-            way()
-            if turn:
-                seconds[name].append((time.perf_counter() - start, cpu_seconds() - used))
-    return seconds
-
-
-def summarise(
-    seconds: dict[str, list[tuple[float, float]]], files: list[Path], written: int, arguments: argparse.Namespace
-) -> list[dict]:
-    """One row a way; ratios are medians over the rounds."""
-    common = {
-        "tiles": len(files) // 2,
-        "size": arguments.size,
-        "megabytes_read": round(sum(path.stat().st_size for path in files) / 1e6),
-        "megabytes_written": round(written / 1e6),
-        "workers": arguments.workers,
-        "load_of_the_machine": round(os.getloadavg()[0], 1),
-        "cores": len(os.sched_getaffinity(0)),
-        "repeats": arguments.repeats,
-        "rasterio": rasterio.__version__,
-        "gdal": rasterio.__gdal_version__,
-        "libjpeg_turbo_of_pillow": features.version("libjpeg_turbo"),
-        "date": datetime.date.today().isoformat(),
-    }
-    rows, every = [], {name: np.array(times).T for name, times in seconds.items()}
-    for name, (times, used) in every.items():
-        low, median, high = np.percentile(times, (25, 50, 75))
-        rows.append(
-            {
-                "way": name,
-                "median_seconds": f"{median:.2f}",
-                "lower_quartile": f"{low:.2f}",
-                "upper_quartile": f"{high:.2f}",
-                "ratio_to_rasterio": f"{np.median(times / every[RASTERIO][0]):.2f}",
-                "ratio_to_fastest": f"{np.median(times / every[FASTEST][0]):.2f}",
-                "cpu_seconds": f"{np.median(used):.2f}",
-                "cpu_ratio_to_rasterio": f"{np.median(used / every[RASTERIO][1]):.2f}",
-                **common,
-                "megabytes_written": common["megabytes_written"] if name == PREPARE else 0,
-            }
-        )
-    return rows
-
-
 if __name__ == "__main__":
+    # Not at the top: the processes that read would load all this too, which takes as long as reading.
+    import measuring
+
+    sys.path.append(str(Path(__file__).parents[1] / "tests"))
+    from make_archives import make_deepglobe
+
     main()

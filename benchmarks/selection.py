@@ -1,98 +1,80 @@
-"""CromSS's selection masks beside a training step of its two U-Nets: what selection adds to a step.
+"""The selection masks of CromSS: beside a training step of its two U-Nets.
 
-python benchmarks/selection.py --network resnet50 --batch 4 --size 256 --classes 9 --threads 1
+python benchmarks/selection.py --network resnet50 --batch 2 --size 128 --classes 9 --rounds 5 --threads 1 2
 
-Both grow with the batch; at 32 a step takes five minutes on a CPU core.
+Both grow with the batch; with 32 scenes of 256 × 256 pixels a step takes five minutes on a CPU core.
 """
 
-import argparse
-import csv
-import datetime
-import platform
-import statistics
-import time
-from pathlib import Path
+from argparse import Namespace
+from types import SimpleNamespace
 
+import measuring
 import torch
-from torch import Generator
+from torch import Generator, Tensor
 
 from rsbook import cromss, models, selection
 
-RESULTS = Path(__file__).parent / "results" / "selection.csv"
 BANDS = (range(2), range(2, 15))  # Sentinel-1 and Sentinel-2
+RISEN = 0.8  # the ramp: the share that keeps its full weight is 0.6
+
+STEP = "training step without selection"
+MASKS = {ranking: f"rsbook masks, {ranking}" for ranking in selection.RANKINGS}
 
 
 def main() -> None:
-    """Time masks and steps in turn, print and write."""
-    arguments = parse()
-    torch.set_num_threads(arguments.threads)
-    device = torch.device(arguments.device)
+    """Check, time, write."""
+    parser = measuring.parser(__file__, __doc__, rounds=5, batch=2, size=128, classes=9)
+    parser.add_argument("--network", default="resnet50", help="the encoders; default: resnet50")
+    arguments = parser.parse_args()
+    table = measuring.Table(arguments)
+    for device in table.machines():
+        case = f"{arguments.batch}×15×{arguments.size}², {arguments.network}"
+        setup = make_case(device, arguments)
+        calls = {
+            name: lambda setup=setup, ranking=ranking: selection.masks(setup.logits, setup.maps, RISEN, ranking)
+            for ranking, name in MASKS.items()
+        }
+        check(setup, {ranking: calls[name]() for ranking, name in MASKS.items()})
+        calls[STEP] = lambda setup=setup: step(setup)
+        seconds = measuring.turns(calls, arguments.rounds, device, warm_up=1)
+        table.times(case, seconds, {}, items=arguments.batch)
+        for name in MASKS.values():
+            table.ratio(case, seconds, name, STEP, at_most=0.15)
+    table.write()
+
+
+def make_case(device: str, arguments: Namespace) -> SimpleNamespace:
+    """Random images and maps, the networks, and what these predict."""
     generator = Generator().manual_seed(0)
     shape = arguments.batch, arguments.size, arguments.size
-    images = torch.randn(arguments.batch, 15, *shape[1:], generator=generator).to(device)
-    images = images.contiguous(memory_format=torch.channels_last)
+    images = torch.randn(arguments.batch, 15, *shape[1:], generator=generator)
+    images = images.to(device, memory_format=torch.channels_last)
     maps = torch.randint(arguments.classes, shape, generator=generator).to(device)
     network = models.unets(arguments.network, BANDS, arguments.classes, generator, "mid")
     network = network.to(device, memory_format=torch.channels_last)
     optimiser = torch.optim.AdamW(network.parameters(), lr=1e-4, fused=True)
     logits = network(images).detach()
-    rows = []
-    for ranking in selection.RANKINGS:
-        masks, steps = [], []
-        for _ in range(arguments.rounds + 1):
-            masks.append(timed(lambda ranking=ranking: selection.masks(logits, maps, 0.8, ranking), device))
-            steps.append(timed(lambda: step(network, optimiser, images, maps), device))
-        masks, steps = masks[1:], steps[1:]  # the first round warms up
-        shares = [100 * mask / whole for mask, whole in zip(masks, steps, strict=True)]
-        rows.append(
-            {
-                "ranking": ranking,
-                **{name: getattr(arguments, name) for name in ("network", "batch", "size", "classes")},
-                "masks_seconds": round(statistics.median(masks), 4),
-                "step_seconds": round(statistics.median(steps), 4),
-                "per_cent_of_a_step": round(statistics.median(shares), 2),
-                "target_per_cent": 15,
-                "rounds": arguments.rounds,
-                "threads": arguments.threads,
-                "device": torch.cuda.get_device_name() if device.type == "cuda" else platform.processor() or "cpu",
-                "torch": torch.__version__,
-                "date": datetime.date.today().isoformat(),
-            }
-        )
-        print(rows[-1])
-    arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    with arguments.output.open("w", newline="") as file:
-        table = csv.DictWriter(file, rows[0], lineterminator="\n")
-        table.writeheader()
-        table.writerows(rows)
+    return SimpleNamespace(images=images, maps=maps, network=network, optimiser=optimiser, logits=logits)
 
 
-def parse() -> argparse.Namespace:
-    """Parameters from the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--network", default="resnet50")
-    for name, default in (("batch", 4), ("size", 256), ("classes", 9), ("threads", 1), ("rounds", 1)):
-        parser.add_argument(f"--{name}", type=int, default=default)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--output", type=Path, default=RESULTS)
-    return parser.parse_args()
-
-
-def step(network, optimiser, images, maps) -> None:
+def step(setup: SimpleNamespace) -> None:
     """One training step of midF: losses and consistency, without selection."""
-    loss = cromss.objective(network(images), maps, consistent=True)
-    optimiser.zero_grad()
+    loss = cromss.objective(setup.network(setup.images), setup.maps, consistent=True)
+    setup.optimiser.zero_grad()
     loss.backward()
-    optimiser.step()
+    setup.optimiser.step()
 
 
-def timed(call, device: torch.device) -> float:
-    """Seconds that a call takes."""
-    began = time.perf_counter()
-    call()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - began
+def check(setup: SimpleNamespace, found: dict[str, tuple[list[Tensor], list[Tensor]]]) -> None:
+    """Stop unless the first modality's weights of labels are those of sorted confidences (eqs. 2 and 3)."""
+    own, other = setup.logits.softmax(dim=2).gather(2, setup.maps[None, :, None].expand(2, -1, -1, -1, -1))[:, :, 0]
+    confidence = (own + own * other) / 2
+    groups = [setup.maps == label for label in setup.maps.unique()]
+    for ranking, masks in (("global", [setup.maps >= 0]), ("per_class", groups)):
+        for group in masks:
+            ranked = confidence[group].sort(descending=True).values
+            lowest = ranked[int(selection.selection_ratio(RISEN) * len(ranked) + 1e-6) - 1]
+            torch.testing.assert_close(found[ranking][0][0][group], (confidence[group] / lowest).clamp(max=1))
 
 
 if __name__ == "__main__":

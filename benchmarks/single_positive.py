@@ -1,73 +1,39 @@
-"""A training step of every method of Part IV beside one with assumed negatives: what a method adds.
+"""A training step of every method of Part IV: beside one with assumed negatives.
 
-python benchmarks/single_positive.py --network resnet18 --batch 32 --size 120 --classes 19 --threads 1
+python benchmarks/single_positive.py --network resnet18 --batch 8 --size 120 --classes 19 --rounds 5 --threads 1
 """
 
-import argparse
-import csv
-import datetime
-import platform
-import statistics
-import time
+from argparse import Namespace
+from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
+import measuring
 import torch
 from torch import Generator
 
 from rsbook import models, scenes, single_positive, single_positive_tasks
 
-RESULTS = Path(__file__).parent / "results" / "single_positive.csv"
 EPOCHS = 10  # of which the last is timed: by then every method does all that it ever does
-TARGET = 15  # per cent; ROLE and what mixes are excepted
+PLAIN = "an"  # assumed negatives
+VARIANTS = {name: (name, {}) for name in single_positive.LOSSES} | {"adagc, no Mixup": ("adagc", {"mixup": False})}
 
 
 def main() -> None:
-    """Time one step of each method in turn, print and write."""
-    arguments = parse()
-    torch.set_num_threads(arguments.threads)
-    device = torch.device(arguments.device)
+    """Time, write."""
+    parser = measuring.parser(__file__, __doc__, rounds=5, batch=8, size=120, classes=19)
+    parser.add_argument("--network", default="resnet18", help="of timm; default: resnet18")
+    parser.set_defaults(threads=[1])
+    arguments = parser.parse_args()
+    table = measuring.Table(arguments, ("timm",))
     data = random_scenes(4 * arguments.batch, arguments.size, arguments.classes)
-    steps = {name: stepper(name, {}, data, arguments, device) for name in single_positive.LOSSES}
-    steps["adagc, no Mixup"] = stepper("adagc", {"mixup": False}, data, arguments, device)
-    took = {name: [] for name in steps}
-    for _ in range(arguments.rounds + 2):
-        for name, step in steps.items():
-            took[name].append(timed(step, device))
-    rows = []
-    for name, seconds in took.items():
-        seconds, plain = seconds[2:], took["an"][2:]  # the first rounds warm up
-        added = [100 * (own / other - 1) for own, other in zip(seconds, plain, strict=True)]
-        rows.append(
-            {
-                "method": name,
-                **{key: getattr(arguments, key) for key in ("network", "batch", "size", "classes")},
-                "milliseconds": round(1000 * statistics.median(seconds), 1),
-                "added_per_cent": round(statistics.median(added), 1),
-                "target_per_cent": TARGET,
-                "rounds": arguments.rounds,
-                "threads": arguments.threads,
-                "device": torch.cuda.get_device_name() if device.type == "cuda" else platform.processor() or "cpu",
-                "torch": torch.__version__,
-                "date": datetime.date.today().isoformat(),
-            }
-        )
-        print(rows[-1])
-    with arguments.output.open("w", newline="") as file:
-        table = csv.DictWriter(file, rows[0], lineterminator="\n")
-        table.writeheader()
-        table.writerows(rows)
-
-
-def parse() -> argparse.Namespace:
-    """Parameters from the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--network", default="resnet18")
-    for name, default in (("batch", 32), ("size", 120), ("classes", 19), ("threads", 1), ("rounds", 7)):
-        parser.add_argument(f"--{name}", type=int, default=default)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--output", type=Path, default=RESULTS)
-    return parser.parse_args()
+    for device in table.machines():
+        case = f"{arguments.batch}×3×{arguments.size}², {arguments.classes} classes"
+        steps = {name: make_step(*variant, data, arguments, device) for name, variant in VARIANTS.items()}
+        seconds = measuring.turns(steps, arguments.rounds, device, warm_up=2)
+        table.times(case, seconds, {PLAIN: "limit"}, items=arguments.batch)
+        for name in [name for name in seconds if name != PLAIN]:
+            table.ratio(case, seconds, name, PLAIN, at_most=1.15)
+    table.write()
 
 
 def random_scenes(n: int, size: int, classes: int) -> scenes.Scenes:
@@ -89,7 +55,7 @@ def random_scenes(n: int, size: int, classes: int) -> scenes.Scenes:
     )
 
 
-def stepper(method: str, options: dict, data: scenes.Scenes, arguments: argparse.Namespace, device: torch.device):
+def make_step(method: str, options: dict, data: scenes.Scenes, arguments: Namespace, device: str) -> Callable[[], None]:
     """A function that does one training step of a method, in the last epoch."""
     index, generator = torch.arange(len(data.images)), Generator().manual_seed(0)
     observed = single_positive.random_positive(data.labels, generator)
@@ -100,7 +66,7 @@ def stepper(method: str, options: dict, data: scenes.Scenes, arguments: argparse
     task = single_positive_tasks.SinglePositive(
         data, index, observed, *nothing, learner, method=method, epochs=EPOCHS, options=options
     )
-    task.to(device)
+    task.to(torch.device(device))
     learner.epoch.fill_(EPOCHS - 1)
     learner.begun.fill_(0)
     task.known = replace(task.known, positives=3.0)
@@ -115,15 +81,6 @@ def stepper(method: str, options: dict, data: scenes.Scenes, arguments: argparse
         optimiser.step()
 
     return step
-
-
-def timed(call, device: torch.device) -> float:
-    """Seconds that a call takes."""
-    began = time.perf_counter()
-    call()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - began
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ import yaml
 from rsbook import pages
 
 ROOT = Path(__file__).parents[1]
+KEPT = "_build/.sphinx"  # what Sphinx remembers of the pages in _build/html
 EXECUTED = "_executed/"  # the pages of book/_toc.yml that are notebooks
 MANAGER = "@jupyter-widgets/html-manager/dist"
 # Its style sheet redefines the theme's icon fonts (solid, regular, brands), and a browser may ask for either.
@@ -39,7 +40,11 @@ ASSETS = {  # part of an npm package → its place in book/assets/vendor/
     "reveal.js/dist/reveal.js": "tools/reveal.js/reveal.js",
     "axe-core/axe.min.js": "tools/axe.min.js",
 }
-BUILDERS = ("jupyter-book", "myst-nb", "pydata-sphinx-theme", "sphinx", "sphinx-book-theme", "sphinxcontrib-bibtex")
+BUILDERS = (
+    *("docutils", "jupyter-book", "markdown-it-py", "mdit-py-plugins", "myst-nb", "myst-parser", "pybtex"),
+    *("pydata-sphinx-theme", "pygments", "sphinx", "sphinx-book-theme", "sphinx-comments", "sphinx-copybutton"),
+    *("sphinx-design", "sphinx-external-toc", "sphinx-togglebutton", "sphinxcontrib-bibtex"),
+)
 BESIDE_THE_PAGES = {"index", "search"}  # the redirect to the first page; the results of a search
 LINKS_NOT_LOADED = {"alternate", "author", "canonical", "help", "index", "license", "next", "prev", "search", "top"}
 
@@ -77,6 +82,7 @@ def render(root=ROOT, out=None, project=None):
     """Build the pages into `out` (default _build/html), unless nothing has changed since, and return that folder.
 
     project: whose notebooks and sources say which pages are stale (default root).
+    Only pages that have changed are made again where nothing else has; rsbook/sphinx_pages.py says which.
     A failure leaves the pages that were there. Raises ReportError when a notebook is missing or failed, jupyter-book
     warns, pages built differ from pages listed, or a page would load something from elsewhere.
     """
@@ -84,21 +90,41 @@ def render(root=ROOT, out=None, project=None):
     out = Path(out or root / "_build" / "html").resolve()
     fetch_assets(root)
     pages.write(root / "book", project or root)
-    stamp = _fingerprint(root)
+    listed = listed_pages(root)
+    stamp = _fingerprint(root, listed)
     if not _is_stamped(out, stamp):
-        listed = listed_pages(root)
         check_notebooks(root, listed)
-        with _temporary_folder(
-            out.parent
-        ) as folder:  # always built whole: Sphinx repeats no warning of a page it keeps
-            _jupyter_book(root, folder)
-            built = folder / "_build" / "html"
-            check_pages(built, listed)
-            requests = [f"  {page}: {url}" for page, url in external_requests(built)]
-            if requests:
-                raise ReportError("\n".join(["pages would load from outside the book:", *requests]))
-            _put(built, out, stamp)
+        again = _has_same_frame(root, out, stamp)
+        try:
+            _build(root, out, listed, stamp, again=again)
+        except (ReportError, OSError):
+            if not again:
+                raise
+            _build(root, out, listed, stamp, again=False)  # which alone can say that a book is not right
     return out
+
+
+def _build(root, out, listed, stamp, *, again):
+    """Make the pages in a temporary folder, again: from a copy of those that are there, and move them to their place.
+
+    No page that is kept had a warning, since a book with one is never put in place.
+    """
+    kept = root / KEPT
+    with _temporary_folder(out.parent) as folder:
+        made, html = folder / "_build", folder / "html"
+        if again:
+            shutil.copytree(kept, made)
+            # Sphinx would put the checksum of MyST-NB's style sheet into links to it, were it there before the pages
+            shutil.copytree(out, made / "html", ignore=shutil.ignore_patterns("mystnb.*.css"))
+        _jupyter_book(root, folder)
+        (made / "html").rename(html)
+        check_pages(html, listed)
+        requests = [f"  {page}: {url}" for page, url in external_requests(html)]
+        if requests:
+            raise ReportError("\n".join(["pages would load from outside the book:", *requests]))
+        _put(html, out, stamp)
+        if out.parent == kept.parent:
+            _put(made, kept, stamp)
 
 
 def listed_pages(root=ROOT):
@@ -244,15 +270,28 @@ def _npm_ci(folder):
         raise ReportError(f"npm could not fetch the page assets:\n{done.stderr.strip()}")
 
 
-def _fingerprint(root):
-    """One hash of all that the pages are made from."""
+def _fingerprint(root, listed):
+    """Two hashes of all that the pages are made from: what any page may depend on, and the pages' own sources.
+
+    Badges are of the latter: rsbook/sphinx_pages.py knows whose has changed.
+    """
     book, vendor = root / "book", root / "book" / "assets" / "vendor"  # the stamp in vendor stands for its files
     files = [path for path in book.rglob("[!.]*") if path.is_file() and vendor not in path.parents]
     files = sorted({*files, vendor / "STAMP", root / "_config.yml"})
+    sources = {book / f"{page}{suffix}" for page in listed for suffix in (".ipynb", ".md")}
+    sources.add(book / pages.FOLDER / pages.BADGES)
+    hashes = {path: f"{path.relative_to(root).as_posix()} {_sha256(path.read_bytes())}" for path in files}
     code = [Path(__file__), *map(Path(__file__).with_name, ("sphinx_launch.py", "sphinx_pages.py"))]
-    parts = [*(_sha256(path.read_bytes()) for path in code), *map(importlib.metadata.version, BUILDERS)]
-    parts += [f"{path.relative_to(root).as_posix()} {_sha256(path.read_bytes())}" for path in files]
-    return _sha256("\n".join(parts).encode())
+    frame = [*(_sha256(path.read_bytes()) for path in code), *map(importlib.metadata.version, BUILDERS)]
+    frame += [line.rsplit(" ", 1)[0] if path in sources else line for path, line in hashes.items()]
+    own = [line for path, line in hashes.items() if path in sources]
+    return " ".join(_sha256("\n".join(lines).encode()) for lines in (frame, own))
+
+
+def _has_same_frame(root, out, stamp):
+    """Whether pages in `out`, and what Sphinx remembers of them, differ from the new ones by their sources alone."""
+    stamps = [path.read_text() for folder in (out, root / KEPT) if (path := folder / "STAMP").exists()]
+    return len(stamps) == 2 and stamps[0] == stamps[1] and stamps[0].split()[:1] == stamp.split()[:1]
 
 
 def _sha256(data):
@@ -268,7 +307,7 @@ def _put(made, place, stamp):
     """Move a finished folder to its place; what was there goes away with the temporary folder."""
     (made / "STAMP").write_text(stamp)
     if place.exists():
-        place.rename(made.with_name("replaced"))
+        place.rename(made.with_name(f"replaced-{place.name}"))
     made.rename(place)
 
 

@@ -1,9 +1,14 @@
-"""Checks of the rendering, without npm and Sphinx: small folders stand for the book and its pages."""
+"""Checks of the rendering, without npm and, but for the last ones, without Sphinx: small folders stand for the book and
+its pages.
+"""
 
 import json
+import os
 import re
+import shutil
 import sys
 
+import nbformat.v4
 import pytest
 from zoo import FIRST, make_root, notebook, write
 
@@ -21,18 +26,22 @@ def write_notebook(root, metadata, outputs=()):
     return path
 
 
+def write_book(root):
+    """A book of one prose page, whose page assets are already there."""
+    vendor = root / "book" / "assets" / "vendor"
+    vendor.mkdir(parents=True)
+    (root / "_config.yml").write_text("title: A book\n")
+    (root / "book" / "_toc.yml").write_text("format: jb-book\nroot: intro\n")
+    (root / "book" / "package.json").write_text("{}")
+    (root / "book" / "package-lock.json").write_text("{}")
+    (root / "book" / "intro.md").write_text("# Intro\n")
+    (vendor / "STAMP").write_text(report._vendor_stamp(root / "book"))
+    return root
+
+
 @pytest.fixture
 def book(tmp_path):
-    """A book of one prose page, whose page assets are already there."""
-    vendor = tmp_path / "book" / "assets" / "vendor"
-    vendor.mkdir(parents=True)
-    (tmp_path / "_config.yml").write_text("title: A book\n")
-    (tmp_path / "book" / "_toc.yml").write_text("format: jb-book\nroot: intro\n")
-    (tmp_path / "book" / "package.json").write_text("{}")
-    (tmp_path / "book" / "package-lock.json").write_text("{}")
-    (tmp_path / "book" / "intro.md").write_text("# Intro\n")
-    (vendor / "STAMP").write_text(report._vendor_stamp(tmp_path / "book"))
-    return tmp_path
+    return write_book(tmp_path)
 
 
 @pytest.fixture
@@ -41,14 +50,16 @@ def jupyter_book(monkeypatch):
     pages, calls = {"intro.html": "<p>Intro</p>"}, []
 
     def build(root, folder):
-        calls.append(root)
         html = folder / "_build" / "html"
-        html.mkdir(parents=True)
+        calls.append("again" if html.exists() else "whole")
+        if build.failures:
+            raise build.failures.pop(0)
+        html.mkdir(parents=True, exist_ok=True)
         for name, text in pages.items():
             (html / name).write_text(text)
 
     monkeypatch.setattr(report, "_jupyter_book", build)
-    build.pages, build.calls = pages, calls
+    build.pages, build.calls, build.failures = pages, calls, []
     return build
 
 
@@ -249,9 +260,78 @@ def test_rendering_is_skipped_until_something_changes(book, jupyter_book):
     assert len(jupyter_book.calls) == 1
     (book / "book" / "intro.md").write_text("# Changed\n")
     report.render(book)
-    (book / "_config.yml").write_text("title: Changed\n")
     report.render(book)
-    assert len(jupyter_book.calls) == 3
+    assert jupyter_book.calls == ["whole", "again"]
+
+
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        ("_config.yml", "title: Changed\n"),
+        ("book/_toc.yml", "format: jb-book\nroot: intro\n# changed\n"),
+        ("book/assets/a.css", "p { color: red }"),
+        ("book/references.bib", "@misc{a}"),
+        ("book/unlisted.md", "# Included perhaps\n"),
+        ("book/_build/html/STAMP", None),
+        ("_build/.sphinx/STAMP", None),
+        ("_build/.sphinx/STAMP", "of other pages"),
+        ("_build/html/STAMP", ""),
+    ],
+)
+def test_all_is_built_when_more_than_a_page_changed_or_what_is_kept_is_not_of_these_pages(
+    book, jupyter_book, path, text
+):
+    report.render(book)
+    (book / "book" / "intro.md").write_text("# Changed\n")
+    path = book / path.replace("book/_build", "_build")
+    path.unlink() if text is None else path.write_text(text)
+    report.render(book)
+    assert jupyter_book.calls == ["whole", "whole"]
+
+
+def test_all_is_built_with_another_version_of_a_builder(book, jupyter_book, monkeypatch):
+    report.render(book)
+    version = report.importlib.metadata.version
+    monkeypatch.setattr(report.importlib.metadata, "version", lambda name: version(name) + "+x" * (name == "myst-nb"))
+    report.render(book)
+    assert jupyter_book.calls == ["whole", "whole"]
+
+
+@pytest.mark.parametrize("failure", [report.ReportError("a damaged file"), OSError("no space")])
+def test_what_fails_in_part_is_built_whole(book, jupyter_book, failure):
+    report.render(book)
+    (book / "book" / "intro.md").write_text("# Changed\n")
+    jupyter_book.failures.append(failure)
+    report.render(book)
+    assert jupyter_book.calls == ["whole", "again", "whole"]
+
+
+def test_an_interrupted_rendering_leaves_what_the_next_one_starts_from(book, jupyter_book):
+    report.render(book)
+    (book / "book" / "intro.md").write_text("# Changed\n")
+    jupyter_book.failures.append(KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
+        report.render(book)
+    report.render(book)
+    assert jupyter_book.calls == ["whole", "again", "again"]
+    assert {path.name for path in (book / "_build").iterdir()} == {".sphinx", "html"}
+
+
+def test_pages_put_in_place_without_what_sphinx_remembers_of_them_are_built_whole(book, jupyter_book, monkeypatch):
+    put = report._put
+    report.render(book)
+
+    def stop(made, place, stamp):
+        if place.name == ".sphinx":
+            raise KeyboardInterrupt
+        put(made, place, stamp)
+
+    monkeypatch.setattr(report, "_put", stop)
+    for text in ("# Changed\n", "# Changed again\n"):
+        (book / "book" / "intro.md").write_text(text)
+        with pytest.raises(KeyboardInterrupt):
+            report.render(book)
+    assert jupyter_book.calls == ["whole", "again", "whole"]
 
 
 def test_a_page_that_goes_stale_is_rendered_again_and_then_left_alone(book, jupyter_book):
@@ -298,7 +378,7 @@ def test_a_failed_rendering_leaves_the_pages_that_were_there(book, jupyter_book,
         with pytest.raises(report.ReportError, match=message):
             report.render(book)
     assert (out / "intro.html").read_text() == "<p>Intro</p>"
-    assert [path.name for path in (book / "_build").iterdir()] == ["html"]
+    assert {path.name for path in (book / "_build").iterdir()} == {".sphinx", "html"}
 
 
 @pytest.mark.parametrize(
@@ -337,3 +417,156 @@ def test_a_bad_notebook_stops_before_jupyter_book(book, jupyter_book):
     with pytest.raises(report.ReportError, match="is missing"):
         report.render(book)
     assert jupyter_book.calls == []
+
+
+NOTEBOOK = "_executed/part/notebook"
+
+
+def write_executed(root, *texts, glued=None):
+    """The executed notebook of `small_book`: texts, and a value for other pages."""
+    cells = [nbformat.v4.new_markdown_cell(text) for text in texts]
+    for name, value in (glued or {}).items():
+        prefix = "application/papermill.record/"
+        output = nbformat.v4.new_output("display_data", {f"{prefix}text/plain": value})
+        output.metadata["scrapbook"] = {"name": name, "mime_prefix": prefix}
+        cells.append(nbformat.v4.new_code_cell("glue()", outputs=[output], execution_count=1))
+    for number, cell in enumerate(cells):
+        cell.id = f"cell-{number}"
+    path = root / "book" / f"{NOTEBOOK}.ipynb"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    language = {"language_info": {"name": "python", "pygments_lexer": "ipython3"}}
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=DONE | language), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def first_build(tmp_path_factory):
+    """A book of four pages that lead to each other, built by jupyter-book, and a copy of it all."""
+    root = write_book(tmp_path_factory.mktemp("rebuilt") / "root")
+    names = ("intro", "target", "reader", NOTEBOOK)
+    (root / "book" / "_toc.yml").write_text(
+        "format: jb-book\nroot: intro\nchapters:\n" + "".join(f"- file: {name}\n" for name in names[1:])
+    )
+    shutil.copy(report.ROOT / "_config.yml", root)
+    for name in ("assets", "templates"):
+        ignored = shutil.ignore_patterns("vendor")
+        shutil.copytree(report.ROOT / "book" / name, root / "book" / name, ignore=ignored, dirs_exist_ok=True)
+    (root / "book" / "references.bib").write_text("@misc{work, author={A. Author}, title={A work}, year={2024}}\n")
+    (root / "book" / "target.md").write_text(
+        "# Target\n\n(here)=\n## Here\n\nWord.\n\n## There\n\nMore.\n\n```{bibliography}\n```\n"
+    )
+    (root / "book" / "reader.md").write_text(
+        "# Reader\n\n[](target.md#there), {ref}`here`, {doc}`target`, {cite}`work`\n\n"
+        f"```{{glue}} value\n:doc: {NOTEBOOK}.ipynb\n```\n"
+    )
+    write_executed(root, "# Notebook", "Some prose.", glued={"value": "42", "other": "1"})
+    report.render(root)
+    return shutil.copytree(root, root.with_name("copy"))
+
+
+@pytest.fixture
+def small_book(first_build, monkeypatch):
+    """`first_build` as it was, at its own place; a list of the builds that fail, and what they say."""
+    root = first_build.with_name("root")
+    shutil.rmtree(root)
+    shutil.copytree(first_build, root)
+    build, failed = report._build, []
+
+    def watched(*arguments, again):
+        try:
+            build(*arguments, again=again)
+        except report.ReportError as error:
+            failed.append((again, str(error)))
+            raise
+
+    monkeypatch.setattr(report, "_build", watched)
+    return root, failed
+
+
+def times(root, folder, suffix):
+    paths = (root / "_build" / folder).rglob(f"*{suffix}")
+    return {
+        path.relative_to(root / "_build" / folder).with_suffix("").as_posix(): path.stat().st_mtime for path in paths
+    }
+
+
+def rendered(root):
+    """Render, and return the pages that were read, those that were written, and all files."""
+    before = times(root, ".sphinx/.doctrees", ".doctree"), times(root, "html", ".html")
+    out = report.render(root)
+    after = times(root, ".sphinx/.doctrees", ".doctree"), times(root, "html", ".html")
+    read, written = (
+        {name for name in new if new[name] != old.get(name)} for old, new in zip(before, after, strict=True)
+    )
+    return read, written - {"index", "search"}, files_in(out)
+
+
+def files_in(out):
+    return {path.relative_to(out).as_posix(): path.read_bytes() for path in out.rglob("*") if path.is_file()}
+
+
+def built_whole(root):
+    shutil.rmtree(root / "_build")
+    return files_in(report.render(root))
+
+
+def test_only_pages_that_changed_are_made_again_and_all_is_as_if_built_whole(small_book, monkeypatch):
+    """By its text, in a file of an older date as a copy may be; and by its badge."""
+    root, failed = small_book
+    path = write_executed(root, "# Notebook", "Other words.\n\nAnd a line.", glued={"value": "42", "other": "1"})
+    os.utime(path, (0, 0))
+    write_badges = report.pages.write
+
+    def write_one(book, project):
+        write_badges(book, project)
+        (book / "_generated" / "badges.json").write_text(json.dumps({"target": "<p>A badge</p>"}))
+
+    monkeypatch.setattr(report.pages, "write", write_one)
+    read, written, files = rendered(root)
+    assert read == {NOTEBOOK, "target"}
+    assert written == {NOTEBOOK, "target", "intro"}  # the first page is always written by Sphinx
+    assert b"<p>A badge</p>" in files["target.html"]
+    assert built_whole(root) == files
+    assert failed == []
+
+
+def test_all_pages_are_written_when_what_others_show_of_one_has_changed(small_book):
+    root, failed = small_book
+    every = {"intro", "target", "reader", NOTEBOOK}
+    write_executed(root, "# Notebook", "Some prose.", glued={"value": "43"})
+    read, written, _ = rendered(root)
+    assert (read, written) == ({NOTEBOOK}, every)
+    text = (root / "book" / "target.md").read_text()
+    (root / "book" / "target.md").write_text(text.replace("# Target", "# New title").replace("## There", "## There!"))
+    read, written, files = rendered(root)
+    assert (read, written) == ({"target"}, every)
+    assert b"43" in files["reader.html"]
+    assert files["reader.html"].count(b"There!") == 1
+    assert b"New title" in files[f"{NOTEBOOK}.html"]
+    assert built_whole(root) == files
+    assert failed == []
+
+
+def test_what_others_lead_to_and_is_gone_stops_as_in_a_whole_build(small_book):
+    """A heading, a label, a reference and a value; and a mistake on a page that changed."""
+    root, failed = small_book
+    kept = files_in(root / "_build")
+    (root / "book" / "target.md").write_text("# Target\n\n{ref}`nowhere`\n")
+    write_executed(root, "# Notebook", "Some prose.")
+    with pytest.raises(report.ReportError):
+        report.render(root)
+    assert [again for again, _ in failed] == [True, False]
+    assert failed[0][1] == failed[1][1]
+    for said in ("'there'", "'here'", "'nowhere'", '"work"', "'value' not found"):
+        assert said in failed[0][1]
+    assert files_in(root / "_build") == kept
+
+
+def test_a_damaged_memory_of_sphinx_costs_a_whole_build(small_book):
+    root, failed = small_book
+    (root / "_build" / ".sphinx" / ".doctrees" / "intro.doctree").write_bytes(b"\x80")
+    write_executed(root, "# Notebook", "Other prose.", glued={"value": "42", "other": "1"})
+    read, _, files = rendered(root)
+    assert len(read) == 4
+    assert b"Other prose" in files[f"{NOTEBOOK}.html"]
+    assert [again for again, _ in failed] == [True]

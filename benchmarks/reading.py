@@ -1,0 +1,172 @@
+"""Reading scenes: a prepared archive beside torchgeo's reader of the publisher's files, and one too large for memory.
+
+python benchmarks/reading.py --items 300 --scenes 250000 --rounds 30 --threads 1
+
+Both read the same miniature BigEarthNet, from the memory of the file system. The large archive has the size of
+BigEarthNet's: it is made of holes, but for the scenes of the first batch, which are on the disk and nowhere else.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import measuring
+import numpy as np
+import torch
+from torchgeo.datasets import BigEarthNetV2
+
+from rsbook import preparing, scenes
+from rsbook.archives import bigearthnet, prepared
+from rsbook.scenes import take
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+from make_archives_bigearthnet import make_v2
+
+TORCHGEO = "torchgeo BigEarthNetV2, scene by scene"
+BY_SCENE = "rsbook Scenes, scene by scene"
+BY_BATCH = "rsbook Scenes, in one batch"
+COPY = "plain copy of the batch"
+BATCH = 300
+FIRST_BATCH = """
+import json, sys, time, numpy, torch
+from rsbook import provenance, scenes
+begin = time.perf_counter()
+data = scenes.load("bigearthnet", sys.argv[1])
+rows = data.split("train")[torch.from_numpy(numpy.load(sys.argv[2]))]
+images, labels = data.normalise(scenes.take(data.images, rows)), scenes.take(data.labels, rows)
+bits = scenes.take(data.positions, rows)
+seconds = time.perf_counter() - begin
+assert bool(bits.any()) and len(images) == len(rows)
+print(json.dumps([seconds, provenance.peak_memory("cpu")["process_megabytes"]]))
+"""
+
+
+def main() -> None:
+    """Check, time, write."""
+    parser = measuring.parser(__file__, __doc__, items=300, scenes=250_000)
+    parser.set_defaults(threads=[1])
+    arguments = parser.parse_args()
+    table = measuring.Table(arguments, ("torchgeo", "rasterio"))
+    with tempfile.TemporaryDirectory() as folder:
+        item_rates(table, Path(folder), arguments)
+    with tempfile.TemporaryDirectory(dir=os.environ.get("RSBOOK_BENCH_FOLDER")) as folder:
+        first_batches(table, Path(folder), arguments)
+    table.write()
+
+
+def item_rates(table: measuring.Table, root: Path, arguments) -> None:
+    """Scenes of the miniature archive, read at random."""
+    raw = root / "bigearthnet" / "raw"
+    make_v2(raw, np.random.default_rng(0))
+    for path in raw.rglob("*_B0[19].tif"):  # which only torchgeo would read
+        path.unlink()
+    (raw / "BigEarthNet-S1").mkdir()  # it wants to see the folder
+    theirs = BigEarthNetV2(raw, split="train", bands="s2")
+    preparing.prepare("bigearthnet", root, workers=1, progress=False)
+    data = scenes.load("bigearthnet", root)
+    rows = data.split("train")
+    check(theirs, data, rows)
+    order = torch.randint(len(rows), (arguments.items,), generator=torch.Generator().manual_seed(0))
+    chosen = rows[order]
+
+    def one(i: int) -> tuple:
+        return data.images[i].float(), data.positions[i], data.labels[i]
+
+    def batch() -> tuple:
+        return tuple(take(part, chosen) for part in (data.images, data.positions, data.labels))
+
+    images = batch()[0]
+    ways = {
+        COPY: images.clone,
+        BY_BATCH: batch,
+        BY_SCENE: lambda: [one(i) for i in chosen.tolist()],
+        TORCHGEO: lambda: [theirs[i] for i in order[: max(1, len(order) // 10)].tolist()],
+    }
+    seconds = measuring.turns(ways, max(5, arguments.rounds // 3), warm_up=1)
+    seconds[TORCHGEO] = [10 * took for took in seconds[TORCHGEO]]  # it read a tenth
+    case = f"{arguments.items} scenes, {len(bigearthnet.BANDS)} bands, 120²"
+    table.times(case, seconds, {COPY: "limit", TORCHGEO: "peer"}, items=arguments.items)
+    table.ratio(case, seconds, TORCHGEO, BY_SCENE, at_least=50)
+    table.ratio(case, seconds, TORCHGEO, BY_BATCH, at_least=50)
+
+
+def check(theirs: BigEarthNetV2, data: scenes.Scenes, rows: torch.Tensor) -> None:
+    """Stop unless both give the same bands of 10 m and the same labels."""
+    sharp = [i for i, band in enumerate(bigearthnet.BANDS) if bigearthnet.NATIVE[band] == bigearthnet.SIZE]
+    order = sorted(bigearthnet.BANDS, key=lambda band: (int(band[1:].replace("8A", "08")), band))  # of torchgeo
+    for i, row in enumerate(rows.tolist()):
+        item = theirs[i]
+        for band in sharp:
+            if not torch.equal(item["image"][order.index(bigearthnet.BANDS[band])], data.images[row, band].float()):
+                raise SystemExit(f"scene {i}: band {bigearthnet.BANDS[band]} differs from torchgeo's")
+        if not torch.equal(item["label"].bool(), data.labels[row]):
+            raise SystemExit(f"scene {i}: its label differs from torchgeo's")
+
+
+def first_batches(table: measuring.Table, root: Path, arguments) -> None:
+    """From nothing to the first batch of a training, each time in a new process."""
+    folder, generator = root / "bigearthnet", np.random.default_rng(0)
+    folder.mkdir()
+    chosen = np.sort(generator.choice(arguments.scenes, BATCH, replace=False))
+    np.save(root / "chosen.npy", chosen)
+    make_large(folder, arguments.scenes, chosen, generator)
+    found = []
+    for _ in range(5):
+        forget(folder)
+        command = [sys.executable, "-c", FIRST_BATCH, str(root), str(root / "chosen.npy")]
+        found.append(json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout))
+    seconds, megabytes = zip(*found, strict=True)
+    size = sum(path.stat().st_size for path in folder.glob("*.npy")) / 1e9
+    case = f"{arguments.scenes:,} scenes, {size:.0f} GB, batch of {BATCH}"
+    table.add(case, "rsbook, first batch, from the disk", seconds, at_most=2)
+    table.add(case, "rsbook, first batch, most memory", megabytes, unit="MB", at_most=1000)
+
+
+def make_large(folder: Path, n: int, chosen: np.ndarray, generator: np.random.Generator) -> None:
+    """An archive as `preparing` writes it, of which only some scenes take room on the disk."""
+    bands, classes, side = len(bigearthnet.BANDS), len(bigearthnet.CLASSES), (bigearthnet.SIZE, bigearthnet.SIZE)
+    arrays = {
+        "images": ("uint16", (n, bands, *side)),
+        "positions": ("int32", (n, *side)),
+        "labels": ("bool", (n, classes)),
+    }
+    for name, (dtype, shape) in arrays.items():
+        array = np.lib.format.open_memmap(folder / f"{name}.npy", mode="w+", dtype=dtype, shape=shape)
+        array[chosen] = generator.integers(1, 2, (len(chosen), *shape[1:])).astype(dtype)
+        array.flush()
+    manifest = {
+        "name": "bigearthnet",
+        "classes": bigearthnet.CLASSES,
+        "rgb": [2, 1, 0],
+        "mean": [1000.0] * bands,
+        "std": [500.0] * bands,
+        "min_pixels": 0,
+        "has_positions": True,
+        "scenes": {"train": n, "val": 0, "test": 0},
+        "notes": {},
+    }
+    (folder / "manifest.json").write_text(prepared.to_json(manifest))
+    (folder / "scenes.csv").write_text(prepared.to_csv(["scene", "split"], ((f"s{i}", "train") for i in range(n))))
+    names = [*(f"{name}.npy" for name in arrays), "manifest.json", "scenes.csv"]
+    # the sums of the large files are not looked at: they were whole when they were written
+    sums = {
+        name: scenes.sha256(folder / name) if (folder / name).stat().st_size < scenes.LARGE else "0" * 64
+        for name in names
+    }
+    (folder / "SHA256SUMS").write_text("".join(f"{value}  {name}\n" for name, value in sums.items()))
+    scenes.remember(folder, scenes.checksum("bigearthnet", folder.parent))
+
+
+def forget(folder: Path) -> None:
+    """Leave nothing of the files in the memory of the file system."""
+    for path in folder.iterdir():
+        with path.open("rb+") as file:
+            os.fsync(file.fileno())
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+if __name__ == "__main__":
+    main()
