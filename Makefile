@@ -33,7 +33,7 @@ lint: $(READY)
 
 bench: $(READY) .venv/browser  ## each hot path against its peers; tables in benchmarks/results
 	$(BIN)/uv pip install -q --python .venv -r benchmarks/requirements.lock
-	set -e; for script in benchmarks/*.py; do $(BIN)/python $$script; done
+	$(BIN)/python benchmarks/run.py
 
 LOCK := $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
 	--no-emit-index-url --no-emit-find-links --upgrade pyproject.toml

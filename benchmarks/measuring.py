@@ -25,6 +25,7 @@ COLUMNS = (  # of every table: a row is a quantity that was measured `n` times
     *("per_second", "target", "met"),
 )
 ROLES = ("ours", "peer", "limit", "ratio")  # limit: what nothing can be faster than
+TOLD = ("title", "about", "output")  # arguments that are no settings
 WARM_UP = 5  # rounds that are not counted
 ONE_THREAD = ("cpu", 1)  # the machine that targets are stated for, unless they say another
 
@@ -104,9 +105,10 @@ class Table:
 
     def write(self) -> None:
         """The table as CSV and what made it as JSON beside it."""
-        settings = {name: value for name, value in vars(self.arguments).items() if name not in ("output", "title")}
+        settings = {name: value for name, value in vars(self.arguments).items() if name not in TOLD}
         receipt = {
             "title": self.arguments.title,
+            "about": self.arguments.about,
             "command": f"python benchmarks/{Path(sys.argv[0]).name} {' '.join(sys.argv[1:])}".strip(),
             "settings": settings,
             "peers": {name: version(name) for name in self.peers},
@@ -125,11 +127,11 @@ class Table:
 def parser(script: str, doc: str, **numbers: int) -> argparse.ArgumentParser:
     """The command line of a benchmark: its numbers with their defaults, threads, rounds, and where the table goes.
 
-    The first sentence of its documentation is the title.
+    Of its documentation the first sentence is the title, the paragraphs after the usage are what is said about it.
     """
-    title = doc.split(":")[0].split("\n")[0].rstrip(".")
-    made = argparse.ArgumentParser(description=doc.splitlines()[0])
-    made.set_defaults(title=title)
+    first, _, *rest = doc.strip().split("\n\n")
+    made = argparse.ArgumentParser(description=first)
+    made.set_defaults(title=first.rstrip("."), about=" ".join(" ".join(rest).split()))
     for name, default in ({"rounds": 30} | numbers).items():
         made.add_argument(f"--{name.replace('_', '-')}", type=int, default=default, help=f"default: {default}")
     made.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="of the CPU, one after another")

@@ -50,6 +50,7 @@ def main() -> None:
     parser.set_defaults(threads=[1])
     arguments = parser.parse_args()
     table = measuring.Table(arguments, ("torchgeo", "rasterio"))
+    torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         item_rates(table, Path(folder), arguments)
     with tempfile.TemporaryDirectory(dir=os.environ.get("RSBOOK_BENCH_FOLDER")) as folder:

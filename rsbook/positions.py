@@ -73,12 +73,10 @@ def to_reference_maps(bits: Tensor, num_classes: int) -> Tensor:
 def count(bits: Tensor, num_classes: int) -> Tensor:
     """Pixels (B,L) int32 that carry each class in bit masks (B,H,W)."""
     check_bits(bits, num_classes)
-    pixels = bits.flatten(1)
-    step = max(1, CACHED_PIXELS // max(1, pixels.shape[1])) if bits.device.type == "cpu" else max(1, len(bits))
     return torch.cat(
         [
             torch.stack([(part >> layer & 1).sum(dim=1, dtype=torch.int32) for layer in range(num_classes)], dim=1)
-            for part in pixels.split(step)
+            for part in bits.flatten(1).split(_cached(bits))
         ]
     )
 
@@ -106,9 +104,11 @@ class AreaTables:
         height, width = bits.shape[1:]
         dtype = torch.int16 if height * width < 2**15 else torch.int32
         tables = torch.zeros(len(bits), height + 1, width + 1, num_classes, dtype=dtype, device=bits.device)
-        for layer in range(num_classes):  # one class at a time keeps the memory in between at that of the bit masks
-            present = (bits >> layer & 1).to(dtype)
-            tables[:, 1:, 1:, layer] = present.cumsum(1, dtype=dtype).cumsum(2, dtype=dtype)
+        for part, table in zip(bits.split(_cached(bits)), tables.split(_cached(bits)), strict=True):
+            for layer in range(num_classes):  # one at a time keeps the memory in between at that of the bit masks
+                table[:, 1:, 1:, layer] = (part >> layer & 1).cumsum(2, dtype=dtype)
+            for row in range(2, height + 1):  # `cumsum` down columns of large images misses the cache at every step
+                table[:, row] += table[:, row - 1]
         self._bits, self.num_classes, self.shape = bits, num_classes, (height, width)
         self._rows = tables.view(-1, num_classes)  # classes last: one look-up reads all classes of a corner
         self._index = torch.arange(len(bits), device=bits.device)
@@ -151,6 +151,11 @@ class AreaTables:
         view = object.__new__(AreaTables)
         view.__dict__.update(self.__dict__, **changes)
         return view
+
+
+def _cached(bits: Tensor) -> int:
+    """How many of bit masks (B,H,W) to look at together."""
+    return max(1, CACHED_PIXELS // max(1, bits[0].numel()) if bits.device.type == "cpu" and len(bits) else len(bits))
 
 
 def _bit(layer: int) -> int:
