@@ -50,7 +50,7 @@ def main() -> None:
             table.ratio(case, seconds, COPY, INPLACE, at_least=0.8)
         else:
             table.ratio(case, seconds, TABLES, COPY, at_most=1.3, on=("cuda", None))
-        for size, classes, n in SURCHARGES:
+        for size, classes, n in SURCHARGES if table.machine == measuring.ONE_THREAD else ():
             batch = make_batch(n, arguments.bands, size, classes, device)
             peers = {name: call for name, call in make_peers(batch).items() if name in (CUTMIX, TABLES)}
             seconds = measuring.turns(peers, arguments.rounds, device, best_of=3)

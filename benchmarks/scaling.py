@@ -1,6 +1,6 @@
 """How time and memory grow: with the size of images, bands, classes, scenes in a batch, and records of runs.
 
-python benchmarks/scaling.py --threads 1 --milliseconds 60
+python benchmarks/scaling.py --threads 1 --milliseconds 30
 
 One amount grows and the others stay. The exponent is the slope of the logarithm of the time against that of the amount
 at the end of the curve, where fixed costs no longer hide it: 1 is linear, and nothing may be worse. Memory is measured
@@ -43,7 +43,7 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4  # of malloc.h
 
 def main() -> None:
     """Measure every path along every axis, write."""
-    parser = measuring.parser(__file__, __doc__, milliseconds=60)
+    parser = measuring.parser(__file__, __doc__, milliseconds=30)
     parser.set_defaults(threads=[1])
     arguments = parser.parse_args()
     table = measuring.Table(arguments)
@@ -218,7 +218,7 @@ PATHS = {
     **{kind.replace("_", " "): simulated(kind) for kind in noise.KINDS},
     "a batch of a training": prepared_batch,
 }
-APPLIES = {kind.replace("_", " "): ("size", "classes", "batch") for kind in noise.KINDS} | {
+APPLIES = {kind.replace("_", " "): ("size", "batch") for kind in noise.KINDS} | {  # classes change other segments
     "area tables": ("size", "classes", "batch")
 }
 

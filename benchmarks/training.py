@@ -1,6 +1,6 @@
 """Training with label propagation: beside a DataLoader with the same augmentation per scene, and the network alone.
 
-python benchmarks/training.py --rounds 5 --epochs 6 --threads 1 2
+python benchmarks/training.py --rounds 3 --epochs 4 --threads 1 2
 
 Seconds are those of whole epochs after the first, in trainings that take turns. The peers draw, mix and label every
 scene in worker processes, one scene at a time, as is usual; the limit is forward pass, backward pass and optimiser on
@@ -10,6 +10,7 @@ one batch that lies ready.
 import time
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 
 import measuring
 import torch
@@ -51,8 +52,7 @@ class Case:
 
 def main() -> None:
     """Check, time, write."""
-    parser = measuring.parser(__file__, __doc__, rounds=5, epochs=6)
-    arguments = parser.parse_args()
+    arguments = measuring.parser(__file__, __doc__, rounds=3, epochs=4).parse_args()
     table = measuring.Table(arguments)
     for device in table.machines():
         for case in (embedded(), made_up(120, 16)):
@@ -81,7 +81,7 @@ def embedded() -> Case:
     return Case(name, data, index, data.positions[index], settings["network"], settings["batch_size"])
 
 
-def made_up(size: int, batch_size: int, n: int = 64, classes: int = 6) -> Case:
+def made_up(size: int, batch_size: int, n: int = 32, classes: int = 6) -> Case:
     """The paper's network and size of scenes, in an epoch of few steps."""
     cells = torch.randint(classes, (n, 1, 3, 3), generator=seeded())
     maps = torch.nn.functional.interpolate(cells.float(), size=(size, size))[:, 0].long()
@@ -236,7 +236,7 @@ def train(case: Case, epochs: int, device: str, batches, layout: torch.memory_fo
 
 def between(clock: list[float]) -> list[float]:
     """Seconds from each time to the next."""
-    return [later - earlier for earlier, later in zip(clock, clock[1:], strict=False)]
+    return [later - earlier for earlier, later in pairwise(clock)]
 
 
 def check(case: Case) -> None:

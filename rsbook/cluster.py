@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
+from itertools import cycle, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -75,7 +76,8 @@ def connect(
     scheduler: the address of a Dask scheduler, the JSON file in which one has left its address, or a cluster file in
     YAML; None: the batch that this notebook belongs to, if any, else workers of this machine that end with the block,
     and with this process. workers: how many of these, 0 for this process, None for the environment's RSBOOK_WORKERS,
-    else one a core; one a GPU where device is "cuda"; never more than `most`. Raises ClusterError when no worker
+    else one a core; one a GPU where device is "cuda", and several on each where more are asked for than there are GPUs;
+    never more than `most`. Raises ClusterError when no worker
     answers or one has more than one thread, or all GPUs are others', and ValueError for a setting that cannot be.
     """
     scheduler = scheduler or os.environ.get(ADDRESS)
@@ -127,8 +129,9 @@ def _count(workers: int | None, device: str, most: int | None = None) -> int:
         raise ValueError(f"workers={workers!r}: expected a number of processes, 0 for this one, or None")
     if workers == 0:
         return 0
-    there = len(_gpus()) if device == "cuda" else cores() if workers is None else workers
-    return min(bound for bound in (there, workers, most) if bound is not None)
+    if workers is None:
+        workers = len(_gpus()) if device == "cuda" else cores()
+    return workers if most is None else min(workers, most)
 
 
 def _gpus() -> list[str]:
@@ -141,14 +144,17 @@ def _gpus() -> list[str]:
 
 
 def _free_gpus(count: int, mine: ExitStack) -> list[str]:
-    """As many GPUs that no other batch on this machine has; they are ours until the stack is closed."""
+    """As many GPUs that no other batch on this machine has; they are ours until the stack is closed.
+
+    Whoever asks for more than there are has workers share them.
+    """
     free: list[str] = []
     for gpu in _gpus():
         if len(free) < count and mine.enter_context(alone(Path(tempfile.gettempdir(), f"rsbook-gpu-{gpu}"))):
             free.append(gpu)
     if not free:
         raise ClusterError("every GPU is another batch's: wait for its end, or use device=cpu")
-    return free
+    return list(islice(cycle(free), count)) if count > len(_gpus()) else free
 
 
 def _local(gpus: Sequence[str | None]) -> Any:

@@ -85,7 +85,7 @@ def status(pages):
     lines += [f"<p>Made with {html.escape('; or with '.join(versions))}.</p>"] if versions else []
     frame = pd.DataFrame(rows, dtype=object)
     table = figures.draw_table(frame, name="status", caption="Every notebook, and what made its page.")
-    return "\n\n".join([STATUS, *map(_block, lines), _wide(table)]) + "\n"
+    return "\n\n".join([STATUS, *map(block, lines), wide(table)]) + "\n"
 
 
 def claims(pages, titles=None):
@@ -121,10 +121,14 @@ def write(book, project=None):
         "claims.md": claims(pages, titles),
         BADGES: json.dumps(badges(pages), indent=1),
     }.items():
-        path = book / FOLDER / name
-        if not path.is_file() or path.read_text("utf-8") != text:
-            with replacing(path) as temporary:
-                temporary.write_text(text, "utf-8")
+        put(book / FOLDER / name, text)
+
+
+def put(path, text):
+    """Write a page, unless it is there as it should be."""
+    if not path.is_file() or path.read_text("utf-8") != text:
+        with replacing(path) as temporary:
+            temporary.write_text(text, "utf-8")
 
 
 # Reading executed notebooks
@@ -255,14 +259,14 @@ def _claims_table(work, found):
         f"{'; '.join(dict.fromkeys(settings.values()))}; the difference is ours less the paper's.",
         data=data,
     )
-    return _wide(table)
+    return wide(table)
 
 
 def _badge(page):
     when = _when(page.record.get("started"))
     why = f"before {page.why}" if page.why.split(";")[0].endswith("changed") else f"but {page.why}"
     made = f"made on {when[:10]}, {why}" if when else f"made {why}"
-    return _block(
+    return block(
         f'<p class="rsbook-badge" role="note"><strong>Stale:</strong> {html.escape(made)}. '
         f"Make it again with <code>{html.escape(page.command)}</code></p>"
     )
@@ -338,10 +342,11 @@ def _markdown(text):
     return re.sub(r"([^\w\s])", r"\\\1", re.sub(r"\s+", " ", text))
 
 
-def _wide(table):
-    return _block(f'<div class="rsbook-wide">{table.html}</div>')
+def wide(table):
+    """A table in the width of the page and its margin."""
+    return block(f'<div class="rsbook-wide">{table.html}</div>')
 
 
-def _block(text):
+def block(text):
     """HTML as one block of Markdown, which an empty line would end; spaces that do not break stay."""
     return re.sub(r"\s+", " ", text, flags=re.ASCII)

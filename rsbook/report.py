@@ -18,7 +18,7 @@ from pathlib import Path
 
 import yaml
 
-from rsbook import pages
+from rsbook import costs, pages
 
 ROOT = Path(__file__).parents[1]
 KEPT = "_build/.sphinx"  # what Sphinx remembers of the pages in _build/html
@@ -90,6 +90,7 @@ def render(root=ROOT, out=None, project=None):
     out = Path(out or root / "_build" / "html").resolve()
     fetch_assets(root)
     pages.write(root / "book", project or root)
+    costs.write(root / "book", project or root)
     listed = listed_pages(root)
     stamp = _fingerprint(root, listed)
     if not _is_stamped(out, stamp):

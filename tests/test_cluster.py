@@ -5,10 +5,11 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import types
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import psutil
@@ -161,7 +162,7 @@ def test_who_kills_workers_is_given_up_and_who_waited_there_is_not(tmp_path, wor
 def test_each_worker_has_a_gpu_of_its_own(tmp_path, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,7")
     calls = {name: (tmp_path, name, "meet") for name in "ab"}
-    with cluster.connect(workers=9, device="cuda") as client:
+    with cluster.connect(device="cuda") as client:
         assert cluster.width(client) == 2
         assert dict(cluster.outcomes(client, note, calls)) == {"a": "a", "b": "b"}
     assert sorted(gpu for [(_, gpu)] in started(tmp_path).values()) == ["5", "7"]
@@ -179,7 +180,18 @@ def test_gpus_are_all_there_are_unless_told(monkeypatch):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
     assert cluster._gpus() == ["0", "1", "2"]
-    assert [cluster._count(workers, "cuda") for workers in (None, 2, 9, 0)] == [3, 2, 3, 0]
+    assert [cluster._count(workers, "cuda") for workers in (None, 2, 9, 0)] == [3, 2, 9, 0]
+
+
+def test_more_workers_than_gpus_share_them(monkeypatch, tmp_path):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(cluster, "_gpus", lambda: ["4", "6"])
+    for count, expected in ((1, ["4"]), (2, ["4", "6"]), (5, ["4", "6", "4", "6", "4"])):
+        with ExitStack() as mine:
+            assert cluster._free_gpus(count, mine) == expected
+    with ExitStack() as others, ExitStack() as mine:
+        assert cluster._free_gpus(1, others) == ["4"]
+        assert cluster._free_gpus(2, mine) == ["6"]  # nobody asked to share
 
 
 def test_the_environment_says_how_many_workers_there_are(monkeypatch):
