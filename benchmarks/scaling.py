@@ -8,10 +8,8 @@ first, while every block that is freed goes back to the system; then times, whil
 that curves show what we do and not how the system hands out pages.
 """
 
-import ctypes
 import json
 import math
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -38,7 +36,6 @@ UNITS = {"size": "pixels", "bands": "bands", "classes": "classes", "batch": "sce
 LINEAR = 1.15  # what no longer fits into a cache grows a little faster than it is read
 ENOUGH = 20  # megabytes from which the growth of memory is looked at
 SLOW = 1.0  # seconds from which one call must do
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4  # of malloc.h
 
 
 def main() -> None:
@@ -48,10 +45,9 @@ def main() -> None:
     arguments = parser.parse_args()
     table = measuring.Table(arguments)
     for device in table.machines():
-        if set_allocator(M_MMAP_THRESHOLD, 2**16) or device == "cuda":
+        if measuring.set_memory(kept=False) or device == "cuda":
             curves(table, device, "memory", "MB", partial(megabytes, device=device))
-        set_allocator(M_MMAP_MAX, 0)
-        set_allocator(M_TRIM_THRESHOLD, 2**31 - 1)
+        measuring.set_memory(kept=True)
         times = partial(seconds, device=device, budget=arguments.milliseconds / 1e3)
         curves(table, device, "time", "s", times)
         with tempfile.TemporaryDirectory() as folder:
@@ -99,12 +95,6 @@ def megabytes(call: Callable, device: str) -> list[float]:
     call()
     peak = provenance.peak_memory(device)["gpu_megabytes" if device == "cuda" else "process_megabytes"]
     return [max(0.0, peak - before / 1e6)]
-
-
-def set_allocator(option: int, value: int) -> bool:
-    """Set an option of the C library's malloc; False where there is none."""
-    c = ctypes.CDLL(None) if sys.platform == "linux" else None
-    return hasattr(c, "mallopt") and bool(c.mallopt(option, value))
 
 
 # Paths: what is called, for sizes, bands, classes and scenes
