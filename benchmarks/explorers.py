@@ -3,6 +3,8 @@
 python benchmarks/explorers.py --size 120 --moves 60 --rounds 5
 
 A round is one drag. Work is all that the explorer itself does in a frame, in a browser on this machine.
+
+The crop explorer simulates a whole year anew in each frame.
 """
 
 import sys

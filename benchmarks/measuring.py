@@ -41,6 +41,7 @@ class Table:
     def __init__(self, arguments: argparse.Namespace, peers: Iterable[str] = ()) -> None:
         self.arguments, self.peers, self.rows = arguments, tuple(peers), []
         self.machine, self.began = ONE_THREAD, time.perf_counter()
+        self.provenance = provenance.provenance("cuda" if torch.cuda.is_available() else "cpu")
 
     def machines(self) -> Iterator[str]:
         """The devices to measure on: the CPU with each number of threads that it has cores for, and CUDA if there."""
@@ -70,7 +71,8 @@ class Table:
 
         at_least, at_most: the target, which the worse quartile must meet, on the machine `on` alone; None: on all.
         """
-        low, median, high = np.percentile(list(values), (25, 50, 75))
+        values = list(values)
+        low, median, high = np.percentile(values, (25, 50, 75))
         device, threads = self.machine
         bound = at_least if at_least is not None else at_most
         has_target = bound is not None and on in (None, self.machine, (device, None))
@@ -78,12 +80,12 @@ class Table:
         row = {
             "case": case,
             "device": provenance.device_name(device),
-            "threads": threads,
+            "threads": threads if device == "cpu" else "",
             "what": what,
             "role": role,
             "unit": unit,
             **{name: f"{value:.4g}" for name, value in (("median", median), ("low", low), ("high", high))},
-            "n": len(list(values)),
+            "n": len(values),
             "per_second": f"{items / median:.4g}" if items else "",
             "target": f"{'≥' if at_least is not None else '≤'} {bound:g}" if has_target else "",
             "met": ("yes" if met else "no") if has_target else "",
@@ -114,7 +116,7 @@ class Table:
             "command": f"python benchmarks/{Path(sys.argv[0]).name} {' '.join(sys.argv[1:])}".strip(),
             "settings": settings,
             "peers": {name: version(name) for name in self.peers},
-            "provenance": provenance.provenance("cuda" if torch.cuda.is_available() else "cpu"),
+            "provenance": self.provenance,
             "made": datetime.now(UTC).isoformat(timespec="seconds"),
             "seconds": round(time.perf_counter() - self.began, 1),
         }
@@ -157,15 +159,16 @@ def turns(
     return seconds
 
 
-def set_memory(kept: bool) -> bool:
-    """Have freed memory stay in the process, or go back to the system at once; False where the C library cannot.
+def set_memory(kept: bool, block: int = 2**25) -> bool:
+    """Have all freed memory stay in the process, or that of blocks of so many bytes go back to the system at once;
+    False where the C library cannot.
 
     Left alone, glibc does now the one and now the other, and a copy of a batch takes 3 or 25 ms.
     """
     c = ctypes.CDLL(None) if sys.platform == "linux" else None
     if not hasattr(c, "mallopt"):
         return False
-    done = c.mallopt(M_MMAP_MAX, 0 if kept else 2**16) and c.mallopt(M_MMAP_THRESHOLD, 2**16)
+    done = c.mallopt(M_MMAP_MAX, 0 if kept else 2**16) and c.mallopt(M_MMAP_THRESHOLD, block)
     done = done and c.mallopt(M_TRIM_THRESHOLD, 2**31 - 1 if kept else 2**17)
     c.malloc_trim(0)
     return bool(done)

@@ -76,7 +76,7 @@ def connect(
     scheduler: the address of a Dask scheduler, the JSON file in which one has left its address, or a cluster file in
     YAML; None: the batch that this notebook belongs to, if any, else workers of this machine that end with the block,
     and with this process. workers: how many of these, 0 for this process, None for the environment's RSBOOK_WORKERS,
-    else one a core; one a GPU where device is "cuda", and several on each where more are asked for than there are GPUs;
+    else one a core; one a GPU where device is "cuda", unless `workers` is more than there are: then several share one;
     never more than `most`. Raises ClusterError when no worker
     answers or one has more than one thread, or all GPUs are others', and ValueError for a setting that cannot be.
     """
@@ -120,7 +120,7 @@ def has_gpu() -> bool:
 
 
 def _count(workers: int | None, device: str, most: int | None = None) -> int:
-    asked = os.environ.get("RSBOOK_WORKERS")
+    asked, is_given = os.environ.get("RSBOOK_WORKERS"), workers is not None
     if workers is None and asked is not None:
         if not asked.isdecimal():
             raise ValueError(f"RSBOOK_WORKERS={asked!r}: expected a number of processes, 0 for this one")
@@ -129,8 +129,11 @@ def _count(workers: int | None, device: str, most: int | None = None) -> int:
         raise ValueError(f"workers={workers!r}: expected a number of processes, 0 for this one, or None")
     if workers == 0:
         return 0
+    there = len(_gpus()) if device == "cuda" else cores()
     if workers is None:
-        workers = len(_gpus()) if device == "cuda" else cores()
+        workers = there
+    elif device == "cuda" and not (is_given and there):  # only who gives a number for this batch has runs share a GPU
+        workers = min(workers, there)
     return workers if most is None else min(workers, most)
 
 

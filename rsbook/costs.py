@@ -30,7 +30,7 @@ An augmentation is kept when it costs nothing, and a book is read while it build
 that this book does often, beside what readers would otherwise use for it, in one process and in turns. The grey line is
 the *limit*: what nothing can be faster than, such as a copy of the batch or one forward pass. Targets are those that
 the work began with, for one thread of a processor where nothing else is said. A target *holds* when the worse quartile
-of all rounds meets it; those that fail are listed first.
+of all rounds meets it; those that fail are listed first. What is said of GPUs was not measured yet: none was at hand.
 
 Every table can be made again with `make bench`, on your machine, in about a quarter of an hour. `benchmarks/NOTES.md`
 in the repository says what was tried to get here, with the outcome that was expected.
@@ -46,21 +46,24 @@ class Benchmark:
     receipt: Mapping[str, Any]
 
 
-def load(folder: Path) -> list[Benchmark]:
-    """The tables in a folder, in the order of the page.
+def load(folder: Path) -> tuple[list[Benchmark], list[str]]:
+    """The tables in a folder, in the order of the page, and what is wrong with those that cannot be read."""
+    found, damaged = [], []
+    for path in sorted(folder.glob("[!.]*.csv"), key=lambda path: (_place(path.stem), path.stem)):
+        try:
+            found.append(_read(path))
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+            cure = f"make it again with python benchmarks/{path.stem}.py"
+            damaged.append(f"{path.name} or its receipt cannot be shown ({type(error).__name__}: {error}): {cure}")
+    return found, damaged
 
-    Raises ValueError for a table or receipt that is not as benchmarks/measuring.py writes it.
-    """
-    names = {path.stem for path in folder.glob("[!.]*.csv")}
-    return [_read(folder / f"{name}.csv") for name in sorted(names, key=lambda name: (*_place(name), name))]
 
-
-def page(found: Iterable[Benchmark]) -> str:
+def page(found: Iterable[Benchmark], damaged: Iterable[str] = ()) -> str:
     """The page, as Markdown."""
-    found = list(found)
+    found, notes = list(found), [pages.block(f"<p>{html.escape(text)}</p>") for text in damaged]
     if not found:
-        return f"{TEXT}\nNo benchmark has left its results yet.\n"
-    parts = [TEXT, *_summary(found)]
+        return "\n\n".join([TEXT, "No benchmark has left its results yet.", *notes]) + "\n"
+    parts = [TEXT, *_summary(found), *notes]
     for one in found:
         title, _, beside = one.receipt["title"].partition(": ")
         about = " ".join(filter(None, (f"{beside[:1].upper()}{beside[1:]}.", one.receipt["about"])))
@@ -72,26 +75,23 @@ def page(found: Iterable[Benchmark]) -> str:
 
 def write(book: Path, project: Path) -> None:
     """Make the page in book/_generated from the results of the project."""
-    pages.put(Path(book, pages.FOLDER, "costs.md"), page(load(Path(project, "benchmarks", "results"))))
+    pages.put(Path(book, pages.FOLDER, "costs.md"), page(*load(Path(project, "benchmarks", "results"))))
 
 
 def _read(path: Path) -> Benchmark:
-    try:
-        rows = pd.read_csv(path, keep_default_na=False, na_values=[""])
-        if missing := COLUMNS - set(rows.columns):
-            raise ValueError(f"it has no column {min(missing)}")
-        receipt = json.loads(path.with_suffix(".json").read_text("utf-8"))
-        texts = [receipt[name] for name in ("title", "about", "command", "made")]
-        if not all(isinstance(text, str) for text in texts):
-            raise ValueError("its receipt does not say what was measured, and how")
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        what = f"{path} or its receipt is damaged ({type(error).__name__}: {error})"
-        raise ValueError(f"{what}: make both again with `python benchmarks/{path.stem}.py`") from error
-    return Benchmark(path.stem, rows, receipt)
+    rows = pd.read_csv(path, keep_default_na=False, na_values=[""])
+    if missing := COLUMNS - set(rows.columns):
+        raise ValueError(f"it has no column {min(missing)}")
+    one = Benchmark(path.stem, rows, json.loads(path.with_suffix(".json").read_text("utf-8")))
+    _made(one)
+    for name in ("title", "about"):
+        if not isinstance(one.receipt[name], str):
+            raise ValueError(f"{name} is {one.receipt[name]!r:.50}")
+    return one
 
 
-def _place(name: str) -> tuple[int]:
-    return (FIRST.index(name) if name in FIRST else len(FIRST),)
+def _place(name: str) -> int:
+    return FIRST.index(name) if name in FIRST else len(FIRST)
 
 
 # What the page shows
@@ -163,7 +163,7 @@ def _times(one: Benchmark) -> list[Html]:
                 colour, filled = COLOURS[row["role"]], row["threads"] == 1
                 ax.plot([row["low"], row["high"]], [line.y] * 2, color=colour, linewidth=1.4)
                 ax.plot(row["median"], line.y, "o", color=colour, markersize=5, fillstyle="full" if filled else "none")
-        limits = rows[(rows["role"] == "limit") & (rows["threads"] == rows["threads"].min())]
+        limits = rows[(rows["role"] == "limit") & (rows["threads"] == 1)]
         for case, value in zip(limits["case"], limits["median"], strict=True):
             inside = [line.y for line in lines if case in set(line.rows["case"])]
             ax.plot([value] * 2, [min(inside) - 0.6, max(inside) + 0.6], color=COLOURS["limit"], linewidth=1)
@@ -221,7 +221,7 @@ def _legend(figure: Figure, ax: Any, rows: pd.DataFrame) -> None:
     roles = [role for role in COLOURS if role in set(rows["role"])]
     handles = [ax.plot([], [], "o", color=COLOURS[role], markersize=5.5)[0] for role in roles]
     words = [WORDS[role] for role in roles]
-    if rows["threads"].nunique() > 1:
+    if set(rows["threads"]) != {1}:
         handles.append(ax.plot([], [], "o", color=COLOURS["limit"], markersize=5.5, fillstyle="none")[0])
         words.append("hollow: more threads, or a GPU")
     figure.legend(handles, words, loc="outside upper center", ncols=4, fontsize=8)
@@ -229,7 +229,7 @@ def _legend(figure: Figure, ax: Any, rows: pd.DataFrame) -> None:
 
 def _growth(one: Benchmark) -> list[Html]:
     """Time and memory against each amount, a line a path, both axes logarithmic."""
-    rows = one.rows[one.rows["role"] != "ratio"]
+    rows = one.rows[(one.rows["role"] != "ratio") & (one.rows["threads"] == 1)]
     parts = rows["case"].str.extract(r"^(?P<path>.*) · (?P<amount>\d+) (?P<axis>\w+)$")
     rows = rows.assign(path=parts["path"], amount=parts["amount"].astype(float), axis=parts["axis"])
     paths = {path: f"C{i}" for i, path in enumerate(dict.fromkeys(rows["path"]))}
@@ -276,7 +276,7 @@ def _made(one: Benchmark) -> str:
 
 
 def _machine(row: Mapping[str, Any]) -> str:
-    return f"{row['threads']}" if "NVIDIA" not in row["device"] else "GPU"
+    return "GPU" if pd.isna(row["threads"]) else f"{row['threads']:.0f}"
 
 
 def _measured(row: Mapping[str, Any]) -> str:

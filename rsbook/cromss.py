@@ -12,7 +12,7 @@ from torch import Generator, Tensor, nn
 from rsbook import checkpoints, metrics, models, scenes, segmentation, selection, training
 from rsbook import noise as map_noise
 from rsbook.files import location
-from rsbook.scenes import Scenes
+from rsbook.scenes import Scenes, take
 
 FUSED = {"mid_fusion": "mid", "late_fusion": "late", "cromss_mid": "mid", "cromss_late": "late"}
 METHODS = ("single_modal", *FUSED)
@@ -259,7 +259,7 @@ class Pretraining(segmentation.MapTask):
         with torch.inference_mode():
             for part in torch.arange(len(self.val)).split(BATCH):
                 index = self.val[part]
-                images = self.scenes.normalise(self.scenes.images[index].to(self.device))
+                images = self.scenes.normalise(take(self.scenes.images, index).to(self.device))
                 if self.val_maps is None:
                     maps = segmentation.maps_of(self.scenes, index, self.device)
                 else:
@@ -326,7 +326,7 @@ def logits_of(model: nn.Module, data: Scenes, index: Tensor) -> Tensor:
     model.eval()
     device = next(model.parameters()).device
     with torch.inference_mode():
-        parts = [model(data.normalise(data.images[part].to(device))).float().cpu() for part in index.split(BATCH)]
+        parts = [model(data.normalise(take(data.images, part).to(device))).float().cpu() for part in index.split(BATCH)]
     return torch.cat(parts, dim=1)
 
 

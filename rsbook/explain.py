@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from rsbook import positions
-from rsbook.scenes import Scenes
+from rsbook.scenes import Scenes, take
 
 CAPTUM = {"deeplift": "DeepLift", "input_x_gradient": "InputXGradient"}  # name → class of captum.attr
 EXPLAINERS = ("cam", *CAPTUM)
@@ -134,7 +134,7 @@ def explain_positions(
     bits = torch.empty(len(index), *size, dtype=torch.int32)
     for start in range(0, len(index), batch_size):
         part = index[start : start + batch_size]
-        images = data.normalise(data.images[part].to(device)).contiguous(memory_format=torch.channels_last)
+        images = data.normalise(take(data.images, part).to(device)).contiguous(memory_format=torch.channels_last)
         maps = attributions(model, images, explainer)
         chosen = data.labels[part] if labels is None else labels[start : start + batch_size]
         masks = explanation_masks(maps, chosen.to(device), size, t_cam)

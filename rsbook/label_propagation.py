@@ -244,9 +244,9 @@ def augmentation(
     """What `method` does to a batch: images (B,C,H,W), labels (B,L), positions, generator → images, labels (B,L) float.
 
     class_weights (L,): which classes cutmix_lp_map_rare prefers. Crops and rotations change every image, as is usual.
-    The images given may be overwritten.
-    Raises ValueError for an unknown method, or an area range where there is no box or none where there is one.
-    What it returns raises ValueError when labels are to be propagated and there are no positions.
+    What it returns may overwrite the images that it is given, and raises ValueError where labels are to be propagated
+    and there are no positions. Raises ValueError for an unknown method, or an area range where there is no box or none
+    where there is one.
     """
     if method not in METHODS:
         raise ValueError(f"method={method!r}: expected one of {', '.join(METHODS)}")

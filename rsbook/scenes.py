@@ -9,6 +9,7 @@ import hashlib
 import importlib
 import json
 import mmap
+import platform
 import re
 import sys
 from collections.abc import Callable
@@ -31,8 +32,8 @@ ARCHIVES = (
 SPLITS = ("train", "val", "test")
 LARGE = 64 * 2**20  # bytes: a larger file is hashed again only after its size or time has changed
 STAMP = ".verified.json"
-MUCH = 2**16  # bytes of an image that are worth a call of the system
-C = ctypes.CDLL(None) if sys.platform == "linux" else None
+MUCH = 2**15  # bytes of an image that are worth a call of the system
+C = ctypes.CDLL("libc.so.6") if sys.platform == "linux" and platform.libc_ver()[0] == "glibc" else None
 
 
 class DataError(RuntimeError):
@@ -109,10 +110,10 @@ class Scenes:
 
 
 def take(images: Tensor, index: Tensor) -> Tensor:
-    """images[index] of images (N,…) and index (B,): on a CPU up to twenty times as fast."""
-    if images.device.type != "cpu":
+    """images[index] of images (N,…) and an index (B,) of integers from 0: on a CPU up to twenty times as fast."""
+    if images.device.type != "cpu" or not images.is_contiguous():  # index_select would lay out others anew
         return images[index]
-    if sys.platform == "linux" and images.is_contiguous() and images[:1].nbytes >= MUCH:
+    if C is not None and images[:1].nbytes >= MUCH:
         _announce(images, index)
     return images.index_select(0, index)
 

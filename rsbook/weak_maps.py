@@ -10,7 +10,7 @@ from torch import Generator, Tensor, nn
 from torch.nn.functional import interpolate
 
 from rsbook import affinity, metrics, segmentation, weak_segmentation
-from rsbook.scenes import Scenes
+from rsbook.scenes import Scenes, take
 
 STAGES = ("layer1", "layer2", "layer3", "layer4")  # of timm's ResNets
 TOGETHER = 64  # scenes at a time, of 64 × 64 pixels
@@ -93,7 +93,7 @@ def walked_maps(
     net.eval()
     for part, raw in activations(network, data, index, size, scales):
         present = data.labels[part][:, : raw.shape[1]].to(raw.device)
-        images = data.normalise(data.images[part].to(raw.device))
+        images = data.normalise(take(data.images, part).to(raw.device))
         with torch.inference_mode():
             features = net(stage_maps(network, images), size).float()
         inside = ~padding(data, part, size).to(raw.device)
@@ -152,7 +152,7 @@ def pooled_features(network: nn.Module, data: Scenes, index: Tensor, batch_size:
     device, found = next(network.parameters()).device, []
     with torch.inference_mode():
         for part in index.split(batch_size):
-            images = data.normalise(data.images[part].to(device))
+            images = data.normalise(take(data.images, part).to(device))
             features = network.forward_head(network.forward_features(images), pre_logits=True)
             found.append(features.float().cpu())
     return torch.cat(found)
@@ -168,7 +168,9 @@ def activations(
 ) -> Iterable[tuple[Tensor, Tensor]]:
     """Scenes (b,) and their activation maps (b,L,h,w), part by part; zero in padding, where nothing may be highest."""
     for part in index.split(together(data)):
-        images = data.normalise(data.images[part].to(device_of(network))).contiguous(memory_format=torch.channels_last)
+        images = data.normalise(take(data.images, part).to(device_of(network))).contiguous(
+            memory_format=torch.channels_last
+        )
         maps = weak_segmentation.multi_scale_maps(network, images, size, scales, flip).detach()
         yield part, maps.masked_fill(padding(data, part, size)[:, None].to(maps.device), 0)
 

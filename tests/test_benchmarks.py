@@ -1,5 +1,6 @@
 """How benchmarks measure, that those without peers of their own run to their end, and the tables that are kept."""
 
+import ast
 import subprocess
 import sys
 from pathlib import Path
@@ -18,7 +19,7 @@ SMALL = {  # those that need nothing but what the book needs, with little to do
     "mixing": "--rounds 2 --batch 8 --size 32 --threads 1",
     "training": "--rounds 1 --epochs 2 --threads 1",
     "noise": "--maps 50 --size 40 --rounds 1",
-    "multi_scale": "--rounds 1 --size 64 --batch 1 --network narrow_resnet --threads 1",
+    "multi_scale": "--rounds 1 --size 64 --batch 1 --threads 1",
 }
 
 
@@ -72,7 +73,7 @@ def test_ways_take_turns_and_the_warm_up_is_not_counted():
 def test_the_table_and_its_receipt_are_read_by_the_page(table, tmp_path):
     table.add("case", "what", [1.0, 2.0], at_most=2)
     table.write()
-    [one] = costs.load(tmp_path)
+    [one], _ = costs.load(tmp_path)
     assert list(one.rows.columns) == list(measuring.COLUMNS)
     assert one.receipt["settings"] == {"rounds": 30, "threads": [1, 2]}
     assert one.receipt["provenance"]["versions"]["torch"]
@@ -87,17 +88,19 @@ def test_a_small_benchmark_runs_to_its_end(name, tmp_path):
     found = pd.read_csv(output)
     assert set(found["role"]) <= set(measuring.ROLES)
     assert (found["median"] >= 0).all() or name == "training"  # a share may be below nothing, within the noise
-    assert "## " in costs.page(costs.load(tmp_path))
+    assert "## " in costs.page(*costs.load(tmp_path))
 
 
 def test_all_scripts_are_run_and_have_left_their_tables():
     scripts = {path.stem for path in FOLDER.glob("*.py")} - {"measuring", "run"}
     assert set(run.PATHS) == scripts
-    for one in costs.load(FOLDER / "results"):
-        assert one.name in scripts
+    found, damaged = costs.load(FOLDER / "results")
+    assert not damaged
+    assert {one.name for one in found} == scripts
+    for one in found:
         assert set(one.rows["role"]) <= set(measuring.ROLES)
-        assert one.receipt["settings"]["threads"]
-    assert {one.name for one in costs.load(FOLDER / "results")} == scripts
+        documentation = ast.get_docstring(ast.parse((FOLDER / f"{one.name}.py").read_text("utf-8")))
+        assert measuring.parser(f"{one.name}.py", documentation).parse_args([]).title == one.receipt["title"]
 
 
 def test_the_driver_refuses_a_name_that_is_no_benchmark(capsys):

@@ -181,6 +181,10 @@ def test_gpus_are_all_there_are_unless_told(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
     assert cluster._gpus() == ["0", "1", "2"]
     assert [cluster._count(workers, "cuda") for workers in (None, 2, 9, 0)] == [3, 2, 9, 0]
+    monkeypatch.setenv("RSBOOK_WORKERS", "9")
+    assert [cluster._count(workers, "cuda") for workers in (None, 9)] == [3, 9]
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    assert [cluster._count(workers, "cuda") for workers in (None, 2)] == [0, 0]
 
 
 def test_more_workers_than_gpus_share_them(monkeypatch, tmp_path):

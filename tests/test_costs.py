@@ -47,7 +47,7 @@ def leave(folder, name="mixing", rows=ROWS, **changes):
 
 
 def test_the_page_says_which_targets_hold_and_lists_those_that_fail(tmp_path):
-    page = costs.page(costs.load(leave(tmp_path)))
+    page = costs.page(*costs.load(leave(tmp_path)))
     assert "Of 2 targets 1 hold." in page
     tables = re.findall(r"<table.*?</table>", page)
     assert len(tables) == 2
@@ -65,7 +65,7 @@ def test_the_page_says_which_targets_hold_and_lists_those_that_fail(tmp_path):
 def test_the_page_is_markdown_of_whole_blocks(tmp_path):
     leave(tmp_path)
     leave(tmp_path, "scaling", GROWTH, title="Growth: of all")
-    kinds = [token.type for token in MarkdownIt().parse(costs.page(costs.load(tmp_path)))]
+    kinds = [token.type for token in MarkdownIt().parse(costs.page(*costs.load(tmp_path)))]
     assert kinds.count("html_block") == 3 + 2 + 2 + 1 + 1  # summary: 2 · figures: 1 + 2 · tables: 2 · made: 2
     assert "code_block" not in kinds
 
@@ -73,15 +73,15 @@ def test_the_page_is_markdown_of_whole_blocks(tmp_path):
 def test_benchmarks_follow_in_the_order_of_the_book_then_by_name(tmp_path):
     for name in ("zebra", "explain", "affinity", "mixing"):
         leave(tmp_path, name)
-    assert [one.name for one in costs.load(tmp_path)] == ["mixing", "explain", "affinity", "zebra"]
+    assert [one.name for one in costs.load(tmp_path)[0]] == ["mixing", "explain", "affinity", "zebra"]
 
 
 def test_without_results_the_page_says_so(tmp_path):
-    assert "No benchmark has left its results yet" in costs.page(costs.load(tmp_path / "missing"))
+    assert "No benchmark has left its results yet" in costs.page(*costs.load(tmp_path / "missing"))
 
 
 def test_a_figure_has_a_row_a_way_under_the_head_of_its_case(tmp_path):
-    [one] = costs.load(leave(tmp_path, rows=[*ROWS, *(row.replace("300 scenes", "3 scenes") for row in ROWS)]))
+    [one], _ = costs.load(leave(tmp_path, rows=[*ROWS, *(row.replace("300 scenes", "3 scenes") for row in ROWS)]))
     timed = one.rows[one.rows["unit"] == "s"]
     lines, height = costs._lines(timed)
     ways = ("plain copy", "ours", "theirs")
@@ -92,9 +92,18 @@ def test_a_figure_has_a_row_a_way_under_the_head_of_its_case(tmp_path):
     assert 0 < middles[0] < middles[-1] < height
 
 
+def test_rows_of_a_gpu_are_named_so_and_have_no_part_in_the_limit(tmp_path):
+    on_gpu = (
+        ROWS[0].replace("AMD EPYC,1", "NVIDIA H200,").replace("limit", "ours") + "\n" + ROWS[5].replace(",1,", ",,")
+    )
+    page = costs.page(*costs.load(leave(tmp_path, rows=[*ROWS, *on_gpu.split("\n")])))
+    assert ">GPU<" in page
+    assert "Of 3 targets 1 hold." in page
+
+
 def test_cases_with_one_way_each_have_a_row_each(tmp_path):
     rows = [ROWS[1], ROWS[1].replace("300 scenes", "3 scenes")]
-    [one] = costs.load(leave(tmp_path, rows=rows))
+    [one], _ = costs.load(leave(tmp_path, rows=rows))
     assert [line.text for line in costs._lines(one.rows)[0]] == ["300 scenes", "3 scenes"]
 
 
@@ -105,13 +114,19 @@ def test_cases_with_one_way_each_have_a_row_each(tmp_path):
         ("mixing.csv", "case,what\na,b\n"),
         ("mixing.json", "{}"),
         ("mixing.json", "no JSON"),
-        ("mixing.json", '{"title": 3}'),
+        ("mixing.json", "[]"),
+        ("mixing.json", json.dumps(RECEIPT | {"title": 3})),
+        ("mixing.json", json.dumps({key: value for key, value in RECEIPT.items() if key != "provenance"})),
     ],
 )
-def test_a_damaged_table_is_named_with_the_cure(tmp_path, name, text):
+def test_a_damaged_table_is_named_with_the_cure_and_the_others_are_shown(tmp_path, name, text):
+    leave(tmp_path, "affinity", title="Walks: beside others")
     (leave(tmp_path) / name).write_text(text)
-    with pytest.raises(ValueError, match=r"mixing\.csv or its receipt is damaged .*python benchmarks/mixing\.py"):
-        costs.load(tmp_path)
+    page = costs.page(*costs.load(tmp_path))
+    assert "mixing.csv or its receipt cannot be shown" in page
+    assert "make it again with python benchmarks/mixing.py" in page
+    assert "## Walks" in page
+    assert "## Mixing" not in page
 
 
 def test_the_page_is_written_once(tmp_path):
