@@ -1,6 +1,6 @@
 """How soon an explorer answers a hand: beside the frame of the browser that shows the answer.
 
-python benchmarks/explorers.py --size 120 --moves 60 --rounds 5
+python benchmarks/explorers.py --size 120 --moves 60 --rounds 3
 
 A round is one drag. Work is all that the explorer itself does in a frame, in a browser on this machine.
 
@@ -54,7 +54,7 @@ CLICKS = """async (clicks) => {
 
 def main() -> None:
     """Drag in every explorer, click in the tool that has nothing to drag, write."""
-    parser = measuring.parser(__file__, __doc__, rounds=5, size=120, moves=60)
+    parser = measuring.parser(__file__, __doc__, rounds=3, size=120, moves=60)
     parser.set_defaults(threads=[1])
     arguments = parser.parse_args()
     table = measuring.Table(arguments, ("anywidget", "playwright"))

@@ -1,6 +1,6 @@
 """Training with label propagation: beside a DataLoader with the same augmentation per scene, and the network alone.
 
-python benchmarks/training.py --rounds 3 --epochs 4 --threads 1 2
+python benchmarks/training.py --rounds 2 --epochs 4 --threads 1 2
 
 Seconds are those of whole epochs after the first, in trainings that take turns. The peers draw, mix and label every
 scene in worker processes, one scene at a time, as is usual, and so have the other core to themselves where one thread
@@ -53,7 +53,7 @@ class Case:
 
 def main() -> None:
     """Check, time, write."""
-    arguments = measuring.parser(__file__, __doc__, rounds=3, epochs=4).parse_args()
+    arguments = measuring.parser(__file__, __doc__, rounds=2, epochs=4).parse_args()
     table = measuring.Table(arguments)
     for device in table.machines():
         for case in (embedded(), made_up(120, 16)):
