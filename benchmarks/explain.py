@@ -48,7 +48,7 @@ def main() -> None:
             batch = make_batch(classes, device, arguments)
             ways = make_ways(batch, device)
             check(batch, ways)
-            slow = (classes > MIN_CLASSES) + 2 * (torch.get_num_threads() > 1)
+            slow = (classes > MIN_CLASSES) + 3 * (table.machine == ("cpu", 2))
             rounds = math.ceil(arguments.rounds / 2**slow)
             seconds = measuring.turns(ways, rounds, device, warm_up=1)
             case = f"{arguments.batch}×{arguments.bands}×{arguments.size}², {classes} classes"

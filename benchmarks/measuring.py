@@ -169,7 +169,7 @@ def set_memory(kept: bool, block: int = 2**25) -> bool:
     if not hasattr(c, "mallopt"):
         return False
     done = c.mallopt(M_MMAP_MAX, 0 if kept else 2**16) and c.mallopt(M_MMAP_THRESHOLD, block)
-    done = done and c.mallopt(M_TRIM_THRESHOLD, 2**31 - 1 if kept else 2**17)
+    done = done and c.mallopt(M_TRIM_THRESHOLD, 2**31 - 1 if kept else 2 * block)  # as glibc's own rule has it
     c.malloc_trim(0)
     return bool(done)
 

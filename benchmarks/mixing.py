@@ -11,6 +11,7 @@ batch, which is more than 3 % for small scenes; what it adds is the least of thr
 above 1.03 with a median below, the rest of the machine decides.
 """
 
+from argparse import Namespace
 from collections.abc import Callable
 from types import SimpleNamespace
 
@@ -44,19 +45,10 @@ def main() -> None:
     """Check, time, write."""
     arguments = measuring.parser(__file__, __doc__, batch=300, bands=3, size=120, classes=6).parse_args()
     table = measuring.Table(arguments, ("torchvision", "timm", "kornia"))
+    shape = f"{arguments.batch}×{arguments.bands}×{arguments.size}², {arguments.classes} classes"
+    measuring.set_memory(kept=False)
     for device in table.machines():
-        shape = f"{arguments.batch}×{arguments.bands}×{arguments.size}², {arguments.classes} classes"
-        batch = make_batch(arguments.batch, arguments.bands, arguments.size, arguments.classes, device)
-        peers = make_peers(batch, device)
-        check(batch, peers)
-        for kept in (False, True) if table.machine == measuring.ONE_THREAD else (False,):
-            case = shape
-            if measuring.set_memory(kept) and device == "cpu":
-                case += ", memory kept" if kept else ", fresh memory"
-            seconds = measuring.turns(peers, arguments.rounds, device)
-            table.times(case, seconds, ROLES, items=arguments.batch)
-            compare(table, case, seconds, device)
-        measuring.set_memory(kept=False)
+        mix(table, f"{shape}, fresh memory" if device == "cpu" else shape, arguments, device)
         for size, classes, n in SURCHARGES if table.machine == measuring.ONE_THREAD else ():
             batch = make_batch(n, arguments.bands, size, classes, device)
             ways = (CUTMIX, TABLES, CUTMIX_INPLACE, INPLACE)
@@ -65,11 +57,20 @@ def main() -> None:
             case = f"{n}×{arguments.bands}×{size}², {classes} classes"
             table.ratio(case, seconds, TABLES, CUTMIX, at_most=1.03)
             table.ratio(case, seconds, INPLACE, CUTMIX_INPLACE)
+    if measuring.set_memory(kept=True):  # last: what is kept is never fresh again
+        torch.set_num_threads(1)
+        table.machine = measuring.ONE_THREAD
+        mix(table, f"{shape}, memory kept", arguments, "cpu")
     table.write()
 
 
-def compare(table: measuring.Table, case: str, seconds: dict[str, list[float]], device: str) -> None:
-    """The ratios that have targets."""
+def mix(table: measuring.Table, case: str, arguments: Namespace, device: str) -> None:
+    """All ways on one batch, checked and timed, and the ratios that have targets."""
+    batch = make_batch(arguments.batch, arguments.bands, arguments.size, arguments.classes, device)
+    peers = make_peers(batch, device)
+    check(batch, peers)
+    seconds = measuring.turns(peers, arguments.rounds, device)
+    table.times(case, seconds, ROLES, items=arguments.batch)
     table.ratio(case, seconds, TORCHVISION, TABLES, at_least=1.5)
     table.ratio(case, seconds, KORNIA, TABLES, at_least=12)
     table.ratio(case, seconds, TIMM, TABLES, at_least=1.8)

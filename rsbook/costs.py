@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import html
 import json
 import textwrap
@@ -20,7 +21,7 @@ FIRST = ("mixing", "explain", "noise", "training", "reading", "rebuilding", "sca
 COLOURS = {"ours": "#3C8FD9", "peer": "#D55E00", "limit": "#8a8f98"}
 WORDS = {"ours": "rsbook", "peer": "what else readers would use", "limit": "what nothing is faster than"}
 SECONDS = {"s": 1.0, "ms": 1e-3}
-GROWTH = "scaling"
+GROWTH, FEW = "scaling", ("bands", "classes")  # amounts of less than an order of magnitude
 COLUMNS = {"case", "device", "threads", "what", "role", "unit", "median", "low", "high", "n", "target", "met"}
 
 TEXT = """\
@@ -68,14 +69,20 @@ def page(found: Iterable[Benchmark], damaged: Iterable[str] = ()) -> str:
         title, _, beside = one.receipt["title"].partition(": ")
         about = " ".join(filter(None, (f"{beside[:1].upper()}{beside[1:]}.", one.receipt["about"])))
         parts += [f"## {title}", about]
-        parts += [pages.block(drawn.html) for drawn in (_growth(one) if one.name == GROWTH else _times(one))]
-        parts += [pages.wide(_table(one)), pages.block(f"<p>{_made(one)}</p>")]
+        drawn, tables = (_growth(one), _exponents(one)) if one.name == GROWTH else (_times(one), [_table(one)])
+        parts += [pages.block(figure.html) for figure in drawn] + [pages.wide(table) for table in tables]
+        parts += [pages.block(f"<p>{_made(one)}</p>")]
     return "\n\n".join(parts) + "\n"
 
 
 def write(book: Path, project: Path) -> None:
-    """Make the page in book/_generated from the results of the project."""
-    pages.put(Path(book, pages.FOLDER, "costs.md"), page(*load(Path(project, "benchmarks", "results"))))
+    """Make the page in book/_generated from the results of the project, unless it was made from the same."""
+    results, path = Path(project, "benchmarks", "results"), Path(book, pages.FOLDER, "costs.md")
+    files = [Path(__file__), Path(figures.__file__), *sorted(results.glob("[!.]*.*"))]
+    made_from = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+    stamp = f"<!-- made from {made_from} -->\n"  # it takes seconds to draw
+    if not (path.is_file() and path.read_text("utf-8").endswith(stamp)):
+        pages.put(path, f"{page(*load(results))}\n{stamp}")
 
 
 def _read(path: Path) -> Benchmark:
@@ -99,33 +106,35 @@ def _place(name: str) -> int:
 
 def _summary(found: list[Benchmark]) -> list[str]:
     """How many targets hold, and those that do not."""
-    rows = pd.concat([one.rows.assign(benchmark=one.receipt["title"].partition(":")[0]) for one in found])
+    rows = pd.concat(
+        [one.rows.assign(benchmark=one.receipt["title"].partition(":")[0], grows=one.name == GROWTH) for one in found]
+    )
     rows = rows[rows["target"].notna()]
     if rows.empty:
         return []
     failed = rows[rows["met"] != "yes"]
-    counted = f"<p><strong>Of {len(rows)} targets {len(rows) - len(failed)} hold.</strong></p>"
+    counts = [(len(part), sum(part["met"] == "yes")) for part in (rows[~rows["grows"]], rows[rows["grows"]])]
+    counted = [
+        f"Of {n} {what} {k} hold." for (n, k), what in zip(counts, ("targets", "exponents of growth"), strict=True) if n
+    ]
+    counted = f"<p><strong>{' '.join(counted)}</strong></p>"
     if failed.empty:
         return [pages.block(counted)]
     caption = "Targets that fail; the sections say why."
-    shown = _shown(failed).assign(section=list(failed["benchmark"]))
-    shown = shown[["section", *(name for name in shown.columns if name != "section")]]
+    shown = _shown(failed).drop(columns="verdict")
+    shown.insert(0, "section", list(failed["benchmark"]))
     table = figures.draw_table(shown, name="targets_that_fail", caption=caption, data=failed)
     return [pages.block(counted), pages.wide(table)]
 
 
 def _shown(rows: pd.DataFrame) -> pd.DataFrame:
     """Rows as readers see them."""
+    given = rows.to_dict("records")
     frame = pd.DataFrame(
         {
             "what": rows["what"],
-            "case": rows["case"],
-            "threads": [_machine(row) for row in rows.to_dict("records")],
-            "measured": [_measured(row) for row in rows.to_dict("records")],
-            "quartiles": [
-                f"{_number(low)}–{_number(high)}" for low, high in zip(rows["low"], rows["high"], strict=True)
-            ],
-            "n": rows["n"],
+            "case": [f"{row['case']}{_machine(row)}" for row in given],
+            "measured": [_measured(row) for row in given],
         },
         dtype=object,
     )
@@ -136,15 +145,26 @@ def _shown(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _table(one: Benchmark) -> Html:
-    """What was compared, and what has a target, in numbers; times alone are in the figure and in the CSV."""
-    rows = one.rows[(one.rows["role"] == "ratio") | one.rows["target"].notna()]
+    """What was compared on one thread, and what has a target; the rest is in the figure and in the CSV."""
+    rows = one.rows[((one.rows["role"] == "ratio") & (one.rows["threads"] == 1)) | one.rows["target"].notna()]
     rows = one.rows if rows.empty else rows
-    return figures.draw_table(
-        _shown(rows),
-        name=one.name,
-        caption="Medians over the rounds, quartiles, rounds; the CSV has all that was measured.",
-        data=one.rows,
-    )
+    caption = "Medians over the rounds and quartiles, on one thread; the CSV has all that was measured."
+    return figures.draw_table(_shown(rows), name=one.name, caption=caption, data=one.rows)
+
+
+def _exponents(one: Benchmark) -> list[Html]:
+    """The exponents of time and of memory, a row a path, a column an amount."""
+    rows = one.rows[(one.rows["role"] == "ratio") & (one.rows["threads"] == 1)]
+    parts = rows["case"].str.extract(r"^(?P<path>.*) · (?P<amount>\w+)$")
+    rows = rows.assign(path=parts["path"], amount=parts["amount"], value=rows["median"].map("{:.2f}".format))
+    found = []
+    for what, part in rows.groupby("what", sort=False):
+        frame = part.pivot(index="path", columns="amount", values="value")
+        frame = frame.loc[list(dict.fromkeys(part["path"])), list(dict.fromkeys(part["amount"]))]
+        frame = frame.rename_axis(columns=None).reset_index()
+        caption = f"The {what} in each amount; 1 is linear."
+        found.append(figures.draw_table(frame, name=what.replace(" ", "_"), caption=caption, data=part))
+    return found
 
 
 def _times(one: Benchmark) -> list[Html]:
@@ -244,6 +264,10 @@ def _growth(one: Benchmark) -> list[Html]:
                 for path, part in frame[frame["axis"] == axis].groupby("path", sort=False):
                     ax.plot(part["amount"], part["median"], "o-", color=paths[path], markersize=2.5, linewidth=1.2)
                 ax.set(xscale="log", yscale="log", xlabel=axis)
+                if axis in FEW:
+                    amounts = sorted(set(frame[frame["axis"] == axis]["amount"]))
+                    ax.set_xticks(amounts, [f"{amount:.0f}" for amount in amounts])
+                    ax.minorticks_off()
             for ax in panels[:, 0]:
                 ax.set_ylabel(label)
             for ax in panels.flat[len(axes_of) :]:
@@ -270,18 +294,20 @@ def _made(one: Benchmark) -> str:
     """What made a table, in a line of HTML."""
     receipt = one.receipt
     where = receipt["provenance"]
-    versions = receipts.versions(where["python"], where["versions"] | receipt["peers"])
+    versions = receipts.versions(where["python"], {"torch": where["versions"]["torch"]} | receipt["peers"])
     text = f"Made on {receipt['made'][:10]} in {receipt['seconds']:.0f} s on {where['device']}, with {versions}: "
     return f"{html.escape(text)}<code>{html.escape(receipt['command'])}</code>"
 
 
 def _machine(row: Mapping[str, Any]) -> str:
-    return "GPU" if pd.isna(row["threads"]) else f"{row['threads']:.0f}"
+    return ", GPU" if pd.isna(row["threads"]) else f", {row['threads']:.0f} threads" if row["threads"] > 1 else ""
 
 
 def _measured(row: Mapping[str, Any]) -> str:
-    unit = "" if pd.isna(row["unit"]) else row["unit"]
-    return f"{_number(row['median'])} {'×' if unit == 'times' else unit}".strip()
+    """The median with its unit, and the quartiles where there was more than one round."""
+    unit = "×" if row["unit"] == "times" else "" if pd.isna(row["unit"]) else row["unit"]
+    quartiles = f" ({_number(row['low'])}–{_number(row['high'])})" if row["n"] > 1 else ""
+    return f"{_number(row['median'])} {unit}".strip() + quartiles
 
 
 def _number(value: float) -> str:
