@@ -120,7 +120,7 @@ def _summary(found: list[Benchmark]) -> list[str]:
     counted = f"<p><strong>{' '.join(counted)}</strong></p>"
     if failed.empty:
         return [pages.block(counted)]
-    caption = "Targets that fail; the sections say why."
+    caption = "Targets that fail; the sections say why. A / B is how many times as long A takes as B."
     shown = _shown(failed).drop(columns="verdict")
     shown.insert(0, "section", list(failed["benchmark"]))
     table = figures.draw_table(shown, name="targets_that_fail", caption=caption, data=failed)
@@ -148,7 +148,10 @@ def _table(one: Benchmark) -> Html:
     """What was compared on one thread, and what has a target; the rest is in the figure and in the CSV."""
     rows = one.rows[((one.rows["role"] == "ratio") & (one.rows["threads"] == 1)) | one.rows["target"].notna()]
     rows = one.rows if rows.empty else rows
-    caption = "Medians over the rounds and quartiles, on one thread; the CSV has all that was measured."
+    caption = (
+        "A / B is how many times as long A takes as B. Medians over the rounds and quartiles, on one thread; the CSV "
+        "has all that was measured."
+    )
     return figures.draw_table(_shown(rows), name=one.name, caption=caption, data=one.rows)
 
 
