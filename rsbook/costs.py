@@ -207,6 +207,7 @@ def _times(one: Benchmark) -> list[Html]:
             caption="Seconds of each way: the median and the quartiles of its rounds.",
             data=rows,
             name=f"{one.name}_seconds",
+            vector=False,  # so many words and points are twice as heavy in SVG
         )
     ]
 
@@ -285,6 +286,7 @@ def _growth(one: Benchmark) -> list[Html]:
             caption=f"{what.capitalize()} of one call as one amount grows and the others stay.",
             data=frame,
             name=f"{one.name}_{what}",
+            vector=False,
         )
 
     return [drawn("time", "seconds"), drawn("memory", "megabytes")]
