@@ -77,8 +77,8 @@ def connect(
     YAML; None: the batch that this notebook belongs to, if any, else workers of this machine that end with the block,
     and with this process. workers: how many of these, 0 for this process, None for the environment's RSBOOK_WORKERS,
     else one a core; one a GPU where device is "cuda", unless `workers` is more than there are: then several share one;
-    never more than `most`. Raises ClusterError when no worker
-    answers or one has more than one thread, or all GPUs are others', and ValueError for a setting that cannot be.
+    never more than `most`. Raises ClusterError when no worker answers or one has more than one thread, or all GPUs are
+    others', and ValueError for a setting that cannot be.
     """
     scheduler = scheduler or os.environ.get(ADDRESS)
     if scheduler is None and (count := _count(workers, device, most)) == 0:
@@ -147,10 +147,7 @@ def _gpus() -> list[str]:
 
 
 def _free_gpus(count: int, mine: ExitStack) -> list[str]:
-    """As many GPUs that no other batch on this machine has; they are ours until the stack is closed.
-
-    Whoever asks for more than there are has workers share them.
-    """
+    """As many GPUs that no other batch has, ours until the stack is closed; each several times if there are fewer."""
     free: list[str] = []
     for gpu in _gpus():
         if len(free) < count and mine.enter_context(alone(Path(tempfile.gettempdir(), f"rsbook-gpu-{gpu}"))):
